@@ -1,0 +1,111 @@
+// Brings a tile of keys or values out of the pages, converted to float32, in the order in which the
+// multiplications read them. Include only from per-ISA translation units (see simd.h).
+#pragma once
+
+#include <utility>
+
+#include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/simd.h"
+
+namespace acuity::kernels {
+namespace {
+
+// A panel is kPanelVecs vectors wide; when the width of a tile is not a multiple of it, the last is
+// one vector.
+inline constexpr int kPanelVecs = 2;
+inline constexpr int kPanel = kPanelVecs * kLanes;
+
+// Stands for a key that may not be read: every element is 0.
+alignas(64) constexpr float kZeroRow[kMaxHeadDim] = {};
+
+inline Vec LoadAs(const float* p) { return Load(p); }
+inline Vec LoadAs(const uint16_t* p) { return LoadBFloat16(p); }
+
+typedef float FourFloats __attribute__((vector_size(16), may_alias));
+typedef float EightFloats __attribute__((vector_size(32), may_alias));
+
+inline FourFloats LoadFour(const float* p) { return (FourFloats)_mm_loadu_ps(p); }
+inline FourFloats LoadFour(const uint16_t* p) {
+  const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return (FourFloats)_mm_unpacklo_epi16(_mm_setzero_si128(), bits);
+}
+
+// Dimensions [dim, dim + 4) of keys first, first + 4, first + 8, ...: one 128-bit lane per key.
+template <typename T>
+inline Vec GatherFour(const T* const* keys, int first, int dim) {
+  const FourFloats a = LoadFour(keys[first] + dim);
+  if constexpr (kLanes == 4) {
+    return (Vec)a;
+  } else {
+    const FourFloats b = LoadFour(keys[first + 4] + dim);
+    const EightFloats ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+    if constexpr (kLanes == 8) {
+      return (Vec)ab;
+    } else {
+      const FourFloats c = LoadFour(keys[first + 8] + dim), d = LoadFour(keys[first + 12] + dim);
+      const EightFloats cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7);
+      return (Vec)__builtin_shufflevector(ab, cd, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+                                          15);
+    }
+  }
+}
+
+// Each 128-bit lane of the result takes these four elements of the same lane: 0..3 of a, 4..7 of b.
+template <int i0, int i1, int i2, int i3, int... kLane>
+inline Vec ShuffleQuads(Vec a, Vec b, std::integer_sequence<int, kLane...>) {
+  constexpr int kPick[] = {i0, i1, i2, i3};
+  return __builtin_shufflevector(
+      a, b, (kLane / 4 * 4 + kPick[kLane % 4] % 4 + (kPick[kLane % 4] >= 4 ? kLanes : 0))...);
+}
+template <int i0, int i1, int i2, int i3>
+inline Vec ShuffleQuads(Vec a, Vec b) {
+  return ShuffleQuads<i0, i1, i2, i3>(a, b, std::make_integer_sequence<int, kLanes>());
+}
+inline Vec UnpackLow(Vec a, Vec b) { return ShuffleQuads<0, 4, 1, 5>(a, b); }
+inline Vec UnpackHigh(Vec a, Vec b) { return ShuffleQuads<2, 6, 3, 7>(a, b); }
+inline Vec LowPairs(Vec a, Vec b) { return ShuffleQuads<0, 1, 4, 5>(a, b); }
+inline Vec HighPairs(Vec a, Vec b) { return ShuffleQuads<2, 3, 6, 7>(a, b); }
+
+// dims[i][lane] = keys[lane][dim + i], kLanes keys.
+template <typename T>
+inline void GatherTransposed(const T* const* keys, int dim, Vec* dims) {
+  const Vec a = GatherFour(keys, 0, dim), b = GatherFour(keys, 1, dim);
+  const Vec c = GatherFour(keys, 2, dim), d = GatherFour(keys, 3, dim);
+  const Vec ab_low = UnpackLow(a, b), ab_high = UnpackHigh(a, b);
+  const Vec cd_low = UnpackLow(c, d), cd_high = UnpackHigh(c, d);
+  dims[0] = LowPairs(ab_low, cd_low);
+  dims[1] = HighPairs(ab_low, cd_low);
+  dims[2] = LowPairs(ab_high, cd_high);
+  dims[3] = HighPairs(ab_high, cd_high);
+}
+
+// packed[(panel * head_dim + d) * kPanel + lane] = keys[panel * kPanel + lane][d]; kKeyTile keys.
+template <typename T>
+inline void PackKeys(const T* const* keys, int head_dim, float* packed) {
+  for (int key = 0; key < kKeyTile; key += kLanes) {
+    float* to = packed + key / kPanel * kPanel * head_dim + key % kPanel;
+    for (int d = 0; d < head_dim; d += 4) {
+      Vec dims[4];
+      GatherTransposed(keys + key, d, dims);
+      for (int i = 0; i < 4; ++i, to += kPanel) Store(to, dims[i]);
+    }
+  }
+}
+
+// Panel p (dimensions from p * kPanel, `width` of them) starts at p * kPanel * kKeyTile:
+// packed[p * kPanel * kKeyTile + key * width + lane] = values[key][p * kPanel + lane].
+template <typename T>
+inline void PackValues(const T* const* values, int head_dim, float* packed) {
+  const int wide = head_dim / kPanel * kPanel;
+  for (int key = 0; key < kKeyTile; ++key) {
+    const T* from = values[key];
+    float* to = packed + key * kPanel;
+    for (int d = 0; d < wide; d += kPanel, to += kPanel * kKeyTile) {
+      for (int v = 0; v < kPanel; v += kLanes) Store(to + v, LoadAs(from + d + v));
+    }
+    if (wide < head_dim) Store(packed + wide * kKeyTile + key * kLanes, LoadAs(from + wide));
+  }
+}
+
+}  // namespace
+}  // namespace acuity::kernels

@@ -1,0 +1,10 @@
+// The 16-lane tiles without AVX-512 instructions: their row, panel and tail logic is tested on
+// every machine.
+#include "kernels/cpu/gemm_tile.h"
+
+namespace acuity::kernels {
+
+extern const GemmKernels kGemmEmulated16;
+const GemmKernels kGemmEmulated16 = {kMaxRows, &RunBlock};
+
+}  // namespace acuity::kernels

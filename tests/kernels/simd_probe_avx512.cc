@@ -1,0 +1,7 @@
+#include "tests/kernels/simd_probe_impl.h"
+
+namespace acuity::kernels {
+
+const SimdProbe kSimdAvx512 = kProbe;
+
+}  // namespace acuity::kernels
