@@ -1,0 +1,28 @@
+// One caller's request, validated and tokenised. Immutable once submitted.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/base/ids.h"
+#include "engine/base/sampling_params.h"
+
+namespace acuity::engine {
+
+enum class AttentionDetail : uint8_t { kAuto, kOff, kSummary, kLayers, kHeads };
+
+struct Request {
+  RequestId id;
+  std::vector<TokenId> prompt;  // 1 .. max_context tokens
+  SamplingParams sampling;
+  bool score = false;      // log-probabilities of the prompt, nothing generated
+  int priority = 0;        // higher first
+  std::string cache_salt;  // prefix reuse only among equal salts (tenant and salt)
+  absl::Time arrival;
+  absl::Time deadline = absl::InfiniteFuture();  // also holds in the queue
+  AttentionDetail attention = AttentionDetail::kAuto;
+  std::string client_id;  // for logs only, never a key
+};
+
+}  // namespace acuity::engine

@@ -1,0 +1,423 @@
+#include "engine/schedule/scheduler.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+
+namespace acuity::engine {
+namespace {
+
+// What only the scheduler knows of a sequence. Every Sequence that leaves this file is one of
+// these.
+struct Entry : Sequence {
+  absl::Time rank_time;                // arrival, less the priority's head start
+  int final_size = 0;                  // tokens when it ends by length
+  int scored = 0;                      // rows whose logits a scoring sequence has had
+  std::shared_ptr<bool> prompt_ready;  // n > 1: shared by the samples; set when 1.. may start
+  bool cancelled = false;
+  bool scheduled = false;  // in the present plan
+
+  int remaining() const { return static_cast<int>(tokens.size()) - computed; }
+  bool blocked() const { return sample > 0 && !*prompt_ready; }
+};
+
+using EntryList = std::vector<std::unique_ptr<Entry>>;
+
+bool RanksBefore(const std::unique_ptr<Entry>& a, const std::unique_ptr<Entry>& b) {
+  return std::tie(a->rank_time, a->order) < std::tie(b->rank_time, b->order);
+}
+
+void InsertByRank(std::unique_ptr<Entry> entry, EntryList* list) {
+  const auto at = std::upper_bound(list->begin(), list->end(), entry, RanksBefore);
+  list->insert(at, std::move(entry));
+}
+
+// First row of a chunk of num_tokens whose logits are needed; num_tokens: none.
+int FirstLogitRow(const Entry& entry, int num_tokens) {
+  if (!entry.request->score) {
+    return num_tokens == entry.remaining() ? num_tokens - 1 : num_tokens;
+  }
+  const int first = std::max(0, entry.scored - entry.computed);
+  const bool only_last_row = entry.computed + first >= entry.prompt_size - 1;
+  return only_last_row ? num_tokens : std::min(first, num_tokens);
+}
+
+}  // namespace
+
+struct Scheduler::Impl {
+  Impl(const SchedulerLimits& limits, BlockPool* block_pool);
+
+  absl::Status CheckRequest(const Request& request) const;
+  absl::Status CheckQueue(const Request& request, int samples) const;
+  void Enqueue(std::unique_ptr<Entry> entry);
+  std::unique_ptr<Entry> TakeWaiting(size_t index);
+
+  void EndDue(absl::Time now, StepPlan* plan);
+  void End(std::unique_ptr<Entry> entry, StepPlan* plan);
+  void PlanDecodes(StepPlan* plan);
+  void PlanPrompts(StepPlan* plan);
+  void Admit(absl::Time now, StepPlan* plan);
+  bool TakeBlocks(Entry* entry, int margin);
+
+  int ChunkSize(const Entry& entry) const;
+  int Margin() const;
+  void Schedule(Entry* entry, int num_tokens, StepPlan* plan);
+  void Unschedule(Entry* entry, StepPlan* plan);
+  void PreemptLast(StepPlan* plan);
+
+  void Apply(const ScheduledSequence& scheduled, const StepResult& result);
+
+  const SchedulerLimits limits;
+  const size_t max_running;
+  BlockPool* const pool;
+  EntryList waiting, running;  // by rank
+  EntryList ended;             // until Commit
+  int64_t waiting_tokens = 0;  // prompts of `waiting`
+  uint64_t next_order = 0;
+  absl::Time latest_arrival = absl::InfinitePast();
+  int tokens_left = 0, rows_left = 0;  // of the present plan's budget
+  bool planned = false;                // a plan that is not empty awaits Commit
+};
+
+Scheduler::Impl::Impl(const SchedulerLimits& scheduler_limits, BlockPool* block_pool)
+    : limits(scheduler_limits),
+      max_running(std::min({limits.max_running, limits.max_batch_tokens, limits.max_logit_rows})),
+      pool(block_pool) {
+  ACUITY_CHECK(pool != nullptr && limits.max_running >= 1 && limits.max_batch_tokens >= 1 &&
+               limits.max_logit_rows >= 1 && limits.max_waiting >= 1);
+  running.reserve(max_running);
+  waiting.reserve(max_running + limits.max_waiting);
+  ended.reserve(max_running + limits.max_waiting);
+}
+
+// --- Add ---------------------------------------------------------------------------------------
+
+absl::Status Scheduler::Impl::CheckRequest(const Request& request) const {
+  if (request.prompt.empty()) return absl::InvalidArgumentError("prompt: 0 tokens, at least 1");
+  if (!request.score && (request.sampling.n < 1 || request.sampling.max_tokens < 1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "n: ", request.sampling.n, ", max_tokens: ", request.sampling.max_tokens, ", at least 1"));
+  }
+  const int64_t size = static_cast<int64_t>(request.prompt.size()) +
+                       (request.score ? 0 : request.sampling.max_tokens);
+  const int64_t capacity = static_cast<int64_t>(pool->num_blocks()) * pool->block_size();
+  if (size > capacity) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("prompt + max_tokens: ", size, " tokens, the cache holds ", capacity));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Scheduler::Impl::CheckQueue(const Request& request, int samples) const {
+  const int64_t sequences = static_cast<int64_t>(waiting.size()) + samples;
+  if (sequences > limits.max_waiting) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "queued sequences: ", sequences, " with this request, limit ", limits.max_waiting));
+  }
+  const int64_t tokens = waiting_tokens + static_cast<int64_t>(request.prompt.size()) * samples;
+  if (tokens > limits.max_waiting_tokens) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "queued prompt tokens: ", tokens, " with this request, limit ", limits.max_waiting_tokens));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
+  if (absl::Status status = impl_->CheckRequest(*request); !status.ok()) return status;
+  const int samples = request->score ? 1 : request->sampling.n;
+  if (absl::Status status = impl_->CheckQueue(*request, samples); !status.ok()) return status;
+
+  // Arrivals are stamped on other threads; made monotone, they agree with the order of Add.
+  impl_->latest_arrival = std::max(impl_->latest_arrival, request->arrival);
+  const absl::Time rank_time = impl_->latest_arrival - request->priority * kPriorityHeadStart;
+  const auto prompt_ready = samples > 1 ? std::make_shared<bool>(false) : nullptr;
+  for (int sample = 0; sample < samples; ++sample) {
+    auto entry = std::make_unique<Entry>();
+    entry->request = request;
+    entry->sample = sample;
+    entry->prompt_size = static_cast<int>(request->prompt.size());
+    entry->final_size = entry->prompt_size + (request->score ? 0 : request->sampling.max_tokens);
+    entry->tokens.reserve(entry->final_size);
+    entry->tokens = request->prompt;
+    entry->blocks = BlockTable(impl_->pool, request->cache_salt);
+    entry->blocks.Reserve(entry->final_size);
+    entry->order = impl_->next_order++;
+    entry->rank_time = rank_time;
+    entry->prompt_ready = prompt_ready;
+    impl_->Enqueue(std::move(entry));
+  }
+  return absl::OkStatus();
+}
+
+void Scheduler::Cancel(RequestId id) {
+  for (EntryList* list : {&impl_->waiting, &impl_->running}) {
+    for (const auto& entry : *list) {
+      if (entry->request->id == id) entry->cancelled = true;
+    }
+  }
+}
+
+void Scheduler::Impl::Enqueue(std::unique_ptr<Entry> entry) {
+  waiting_tokens += entry->prompt_size;
+  InsertByRank(std::move(entry), &waiting);
+}
+
+std::unique_ptr<Entry> Scheduler::Impl::TakeWaiting(size_t index) {
+  std::unique_ptr<Entry> entry = std::move(waiting[index]);
+  waiting.erase(waiting.begin() + static_cast<ptrdiff_t>(index));
+  waiting_tokens -= entry->prompt_size;
+  return entry;
+}
+
+// --- Plan --------------------------------------------------------------------------------------
+
+void Scheduler::Plan(absl::Time now, StepPlan* plan) {
+  ACUITY_CHECK(!impl_->planned);
+  plan->scheduled.clear();
+  plan->ended.clear();
+  plan->preempted = 0;
+  impl_->tokens_left = limits_.max_batch_tokens;
+  impl_->rows_left = limits_.max_logit_rows;
+
+  impl_->EndDue(now, plan);
+  impl_->PlanDecodes(plan);
+  impl_->PlanPrompts(plan);
+  // What was just preempted must not come straight back for the blocks it gave up.
+  if (plan->preempted == 0) impl_->Admit(now, plan);
+
+  plan->num_tokens = limits_.max_batch_tokens - impl_->tokens_left;
+  impl_->planned = !plan->scheduled.empty() || !plan->ended.empty();
+  ACUITY_CHECK(impl_->planned || idle());
+}
+
+void Scheduler::Impl::EndDue(absl::Time now, StepPlan* plan) {
+  const auto due = [now](Entry* entry) {
+    if (entry->cancelled) {
+      entry->finish = FinishReason::kCancelled;
+    } else if (entry->request->deadline <= now) {
+      entry->finish = FinishReason::kDeadline;
+    }
+    return entry->finish != FinishReason::kNone;
+  };
+  for (size_t i = 0; i < waiting.size();) {
+    due(waiting[i].get()) ? End(TakeWaiting(i), plan) : void(++i);
+  }
+  size_t kept = 0;
+  for (auto& entry : running) {
+    due(entry.get()) ? End(std::move(entry), plan) : running[kept++].swap(entry);
+  }
+  running.resize(kept);
+}
+
+void Scheduler::Impl::End(std::unique_ptr<Entry> entry, StepPlan* plan) {
+  entry->state = SequenceState::kFinished;
+  entry->blocks.Clear();
+  plan->ended.push_back(entry.get());
+  ended.push_back(std::move(entry));
+}
+
+void Scheduler::Impl::PlanDecodes(StepPlan* plan) {
+  for (size_t i = 0; i < running.size(); ++i) {
+    Entry* const entry = running[i].get();
+    if (entry->remaining() != 1) continue;
+    // The last one ranks below this one, or is this one: either way it is not in the plan yet.
+    while (entry->state == SequenceState::kRunning && !entry->blocks.Grow(entry->computed + 1)) {
+      PreemptLast(plan);
+    }
+    if (entry->state == SequenceState::kRunning) Schedule(entry, 1, plan);
+  }
+}
+
+void Scheduler::Impl::PlanPrompts(StepPlan* plan) {
+  for (size_t i = 0; i < running.size() && tokens_left > 0; ++i) {
+    Entry* const entry = running[i].get();
+    if (entry->scheduled || ChunkSize(*entry) == 0) continue;
+    const auto room = [&] {
+      const int64_t blocks = static_cast<int64_t>(entry->blocks.blocks().size());
+      return (blocks + pool->free_blocks()) * pool->block_size() - entry->computed;
+    };
+    // Preempts only when stuck: what fits is better than what would have to be recomputed.
+    while (room() == 0 && running.back().get() != entry) PreemptLast(plan);
+    const int chunk = static_cast<int>(std::min<int64_t>(ChunkSize(*entry), room()));
+    if (chunk == 0) continue;  // waits for those that rank before it
+    ACUITY_CHECK(entry->blocks.Grow(entry->computed + chunk));
+    Schedule(entry, chunk, plan);
+  }
+}
+
+void Scheduler::Impl::Admit(absl::Time now, StepPlan* plan) {
+  for (size_t i = 0; i < waiting.size() && running.size() < max_running && tokens_left > 0;) {
+    Entry* const entry = waiting[i].get();
+    if (entry->blocked()) {  // behind its own first sample; others may pass it meanwhile
+      ++i;
+      continue;
+    }
+    if (!TakeBlocks(entry, Margin())) break;
+    if (entry->first_scheduled == absl::InfinitePast()) {
+      entry->first_scheduled = now;
+      entry->cached_tokens = entry->computed;
+    }
+    entry->state = SequenceState::kRunning;
+    InsertByRank(TakeWaiting(i), &running);
+    Schedule(entry, ChunkSize(*entry), plan);
+  }
+}
+
+// Takes the blocks of the entry's next chunk, those in the cache first; or none.
+bool Scheduler::Impl::TakeBlocks(Entry* entry, int margin) {
+  if (pool->free_blocks() <= margin) return false;
+  std::span<const TokenId> reusable(entry->tokens);
+  if (entry->request->score) {
+    reusable = reusable.first(std::min<size_t>(entry->scored + 1, reusable.size()));
+  }
+  entry->computed = entry->blocks.AcquirePrefix(reusable);
+  const int chunk = ChunkSize(*entry);
+  const int size = entry->computed + chunk;
+  if (chunk > 0 && entry->blocks.MissingBlocks(size) + margin <= pool->free_blocks()) {
+    return entry->blocks.Grow(size);
+  }
+  entry->blocks.Clear();
+  entry->computed = 0;
+  return false;
+}
+
+// How many tokens the budget lets the entry compute; blocks aside.
+int Scheduler::Impl::ChunkSize(const Entry& entry) const {
+  const int chunk = std::min(entry.remaining(), tokens_left);
+  if (!entry.request->score) {
+    return chunk == entry.remaining() && rows_left == 0 ? chunk - 1 : chunk;
+  }
+  const int first = FirstLogitRow(entry, chunk);
+  return std::min(chunk, first + rows_left);
+}
+
+// Blocks that running sequences need to finish their prompts and for one block's worth of output
+// each.
+int Scheduler::Impl::Margin() const {
+  int blocks = 0;
+  for (const auto& entry : running) {
+    const int64_t size = static_cast<int64_t>(entry->tokens.size()) + pool->block_size();
+    blocks += entry->blocks.MissingBlocks(std::min<int64_t>(size, entry->final_size));
+  }
+  return blocks;
+}
+
+void Scheduler::Impl::Schedule(Entry* entry, int num_tokens, StepPlan* plan) {
+  ScheduledSequence scheduled;
+  scheduled.sequence = entry;
+  scheduled.num_tokens = num_tokens;
+  scheduled.first_logit_row = FirstLogitRow(*entry, num_tokens);
+  scheduled.samples = !entry->request->score && num_tokens == entry->remaining();
+  tokens_left -= num_tokens;
+  rows_left -= num_tokens - scheduled.first_logit_row;
+  ACUITY_CHECK(num_tokens > 0 && tokens_left >= 0 && rows_left >= 0);
+  entry->scheduled = true;
+  plan->scheduled.push_back(scheduled);
+}
+
+void Scheduler::Impl::Unschedule(Entry* entry, StepPlan* plan) {
+  const auto at = std::find_if(plan->scheduled.begin(), plan->scheduled.end(),
+                               [&](const auto& s) { return s.sequence == entry; });
+  ACUITY_CHECK(at != plan->scheduled.end());
+  tokens_left += at->num_tokens;
+  rows_left += at->num_tokens - at->first_logit_row;
+  entry->scheduled = false;
+  plan->scheduled.erase(at);
+}
+
+void Scheduler::Impl::PreemptLast(StepPlan* plan) {
+  std::unique_ptr<Entry> entry = std::move(running.back());
+  running.pop_back();
+  if (entry->scheduled) Unschedule(entry.get(), plan);
+  entry->blocks.Clear();
+  entry->computed = 0;
+  entry->state = SequenceState::kWaiting;
+  ++entry->preemptions;
+  ++plan->preempted;
+  Enqueue(std::move(entry));
+}
+
+// --- Commit ------------------------------------------------------------------------------------
+
+void Scheduler::Commit(const StepPlan& plan, std::span<const StepResult> results) {
+  ACUITY_CHECK(results.size() == plan.scheduled.size());
+  for (size_t i = 0; i < results.size(); ++i) impl_->Apply(plan.scheduled[i], results[i]);
+  std::erase_if(impl_->running,
+                [](const auto& entry) { return entry->state == SequenceState::kFinished; });
+  impl_->ended.clear();
+  impl_->planned = false;
+}
+
+void Scheduler::Impl::Apply(const ScheduledSequence& scheduled, const StepResult& result) {
+  Entry& entry = *static_cast<Entry*>(scheduled.sequence);
+  ACUITY_CHECK(entry.scheduled);
+  entry.scheduled = false;
+  entry.computed += scheduled.num_tokens;
+  entry.scored = std::max(entry.scored, entry.computed);
+  if (result.finish != FinishReason::kError) {
+    entry.blocks.PublishComputed(entry.tokens, entry.computed);
+  }
+  if (result.token >= 0) {
+    ACUITY_CHECK(scheduled.samples);
+    entry.tokens.push_back(result.token);
+  }
+  const bool finished = result.finish != FinishReason::kNone;
+  // Unfinished, it has something left to compute, and room to do so.
+  ACUITY_CHECK(finished || (entry.remaining() > 0 && static_cast<int>(entry.tokens.size()) <
+                                                         entry.final_size + entry.request->score));
+  if (entry.prompt_ready != nullptr && entry.sample == 0 &&
+      (finished || entry.computed >= entry.prompt_size)) {
+    *entry.prompt_ready = true;
+  }
+  if (!finished) return;
+  entry.finish = result.finish;
+  entry.state = SequenceState::kFinished;
+  if (result.finish == FinishReason::kError) entry.blocks.Poison();
+}
+
+// --- The rest ----------------------------------------------------------------------------------
+
+Scheduler::Scheduler(SchedulerLimits limits, BlockPool* pool)
+    : limits_(limits), impl_(std::make_unique<Impl>(limits, pool)) {}
+Scheduler::~Scheduler() = default;
+
+bool Scheduler::idle() const { return impl_->waiting.empty() && impl_->running.empty(); }
+int Scheduler::num_waiting() const { return static_cast<int>(impl_->waiting.size()); }
+int Scheduler::num_running() const { return static_cast<int>(impl_->running.size()); }
+int64_t Scheduler::waiting_tokens() const { return impl_->waiting_tokens; }
+
+absl::Time Scheduler::next_deadline() const {
+  absl::Time earliest = absl::InfiniteFuture();
+  for (const EntryList* list : {&impl_->waiting, &impl_->running}) {
+    for (const auto& entry : *list) earliest = std::min(earliest, entry->request->deadline);
+  }
+  return earliest;
+}
+
+void Scheduler::CheckInvariants() const {
+  BlockPool& pool = *impl_->pool;
+  pool.CheckInvariants();
+  std::vector<int> references(pool.num_blocks(), 0);
+  int64_t waiting_tokens = 0;
+  ACUITY_CHECK(impl_->running.size() <= impl_->max_running);
+  for (const EntryList* list : {&impl_->waiting, &impl_->running}) {
+    ACUITY_CHECK(std::is_sorted(list->begin(), list->end(), RanksBefore));
+    for (const auto& entry : *list) {
+      const bool waits = list == &impl_->waiting;
+      ACUITY_CHECK(entry->state == (waits ? SequenceState::kWaiting : SequenceState::kRunning));
+      ACUITY_CHECK(!waits || (entry->computed == 0 && entry->blocks.blocks().empty()));
+      ACUITY_CHECK(entry->blocks.MissingBlocks(entry->computed) == 0 && entry->remaining() > 0);
+      for (const BlockId block : entry->blocks.blocks()) ++references[block.value];
+      if (waits) waiting_tokens += entry->prompt_size;
+    }
+  }
+  ACUITY_CHECK(waiting_tokens == impl_->waiting_tokens);
+  for (int i = 0; i < pool.num_blocks(); ++i) {
+    ACUITY_CHECK(references[i] == pool.references(BlockId{i}));
+  }
+}
+
+}  // namespace acuity::engine
