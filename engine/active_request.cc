@@ -1,0 +1,224 @@
+#include "engine/active_request.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace acuity::engine {
+namespace {
+
+// Parts that SUMMARY and the metrics divide the layers into: front, middle, back.
+constexpr int kLayerBands = 3;
+
+AttentionDetail Resolve(const Request& request, int report_min_tokens) {
+  if (request.attention != AttentionDetail::kAuto) return request.attention;
+  return static_cast<int>(request.prompt.size()) >= report_min_tokens ? AttentionDetail::kSummary
+                                                                      : AttentionDetail::kOff;
+}
+
+}  // namespace
+
+ActiveRequest::ActiveRequest(const ModelContext* context, std::shared_ptr<const Request> request,
+                             std::shared_ptr<EventSink> sink)
+    : context_(context),
+      request_(std::move(request)),
+      sink_(std::move(sink)),
+      detail_(Resolve(*request_, context->report_min_tokens)) {
+  const SamplingParams& sampling = request_->sampling;
+  const int n = request_->score ? 1 : sampling.n;
+  for (int i = 0; i < n; ++i) {
+    samples_.push_back({StreamDecoder(context_->tokenizer), StopMatcher(&sampling.stop_strings)});
+  }
+  unfinished_ = n;
+  if (sampling.min_tokens > 0) {
+    banned_ = context_->tokenizer->spec().end_of_generation;
+    banned_.insert(banned_.end(), sampling.stop_tokens.begin(), sampling.stop_tokens.end());
+  }
+  if (measures_attention()) {
+    const int layers = static_cast<int>(context_->policies.size());
+    prompt_attention_.emplace(layers, context_->num_heads);
+    generated_attention_.emplace(layers, context_->num_heads);
+  }
+  result_.prompt_tokens = static_cast<int>(request_->prompt.size());
+  if (request_->score) {
+    for (TokenId id : request_->prompt) {
+      result_.prompt_logprobs.push_back({id, std::numeric_limits<float>::quiet_NaN()});
+    }
+  }
+}
+
+void ActiveRequest::Measure(const ScheduledSequence& scheduled,
+                            std::span<const kernels::RowStats> stats, int total_rows,
+                            int first_row) {
+  const Sequence& sequence = *scheduled.sequence;
+  Sample& sample = samples_[sequence.sample];
+  const int end = sequence.computed + scheduled.num_tokens;
+  const int begin = std::max(sequence.computed, sample.measured);
+  const int boundary = std::clamp(sequence.prompt_size, begin, std::max(begin, end));
+  const auto add = [&](AttentionAccumulator& to, int from, int until) {
+    if (from >= until) return;
+    to.Add(stats, total_rows, first_row + from - sequence.computed, until - from, from + 1,
+           context_->windows);
+  };
+  if (sequence.sample == 0) add(*prompt_attention_, begin, boundary);
+  add(*generated_attention_, boundary, end);
+  sample.measured = std::max(sample.measured, end);
+}
+
+StepResult ActiveRequest::Advance(const ScheduledSequence& scheduled, std::span<const float> logits,
+                                  int vocab_size, Sampler* sampler, absl::Time now) {
+  if (first_scheduled_ == absl::InfinitePast()) {
+    first_scheduled_ = scheduled.sequence->first_scheduled;
+  }
+  if (request_->score) return ScorePrompt(scheduled, logits, vocab_size, sampler);
+  if (!scheduled.samples) return {};
+  return SampleNext(scheduled, logits, sampler, now);
+}
+
+StepResult ActiveRequest::SampleNext(const ScheduledSequence& scheduled,
+                                     std::span<const float> logits, Sampler* sampler,
+                                     absl::Time now) {
+  const Sequence& sequence = *scheduled.sequence;
+  const SamplingParams& params = request_->sampling;
+  Sample& sample = samples_[sequence.sample];
+  const Sampler::Context at{.tokens = sequence.tokens,
+                            .prompt_size = sequence.prompt_size,
+                            .banned = sample.output < params.min_tokens
+                                          ? std::span<const TokenId>(banned_)
+                                          : std::span<const TokenId>(),
+                            .seed = params.seed + static_cast<uint64_t>(sequence.sample),
+                            .position = static_cast<int64_t>(sequence.tokens.size())};
+  absl::StatusOr<Sampled> sampled = sampler->Sample(logits, params, at);
+  if (!sampled.ok()) {
+    EndSample(sequence, FinishReason::kError, sampled.status());
+    return {-1, FinishReason::kError};
+  }
+
+  NoteFirstToken(sample, now);
+  ++sample.output;
+  ++result_.completion_tokens;
+  FinishReason finish = FinishAfter(sampled->token, sample.output);
+  StopMatcher::Released released = sample.stops.Push(sample.decoder.Push(sampled->token));
+  if (!released.stopped && finish != FinishReason::kNone) {
+    StopMatcher::Released last = sample.stops.Push(sample.decoder.Finish());
+    released.text += last.text;
+    released.stopped = last.stopped;
+    if (!last.stopped) released.text += sample.stops.Finish();
+  }
+  if (released.stopped && sample.output >= params.min_tokens) finish = FinishReason::kStop;
+
+  TokenEvent event{.sample = sequence.sample,
+                   .token = sampled->token,
+                   .text = std::move(released.text),
+                   .logprob = sampled->logprob,
+                   .top = std::move(sampled->top),
+                   .finish = finish};
+  const bool heard = sink_->OnToken(std::move(event));
+  if (finish != FinishReason::kNone) {
+    NoteSequence(sequence, finish);
+  } else if (!heard) {
+    EndSample(sequence, FinishReason::kCancelled,
+              absl::CancelledError("the reader did not keep up or went away"));
+    finish = FinishReason::kCancelled;
+  }
+  return {sampled->token, finish};
+}
+
+StepResult ActiveRequest::ScorePrompt(const ScheduledSequence& scheduled,
+                                      std::span<const float> logits, int vocab_size,
+                                      Sampler* sampler) {
+  const Sequence& sequence = *scheduled.sequence;
+  for (int row = scheduled.first_logit_row; row < scheduled.num_tokens; ++row) {
+    const size_t target = static_cast<size_t>(sequence.computed + row + 1);
+    if (target >= sequence.tokens.size()) break;
+    const auto row_logits = logits.subspan(
+        static_cast<size_t>(row - scheduled.first_logit_row) * vocab_size, vocab_size);
+    absl::StatusOr<TokenLogprob> scored =
+        sampler->Score(row_logits, sequence.tokens[target], 0, nullptr);
+    if (!scored.ok()) {
+      EndSample(sequence, FinishReason::kError, scored.status());
+      return {-1, FinishReason::kError};
+    }
+    result_.prompt_logprobs[target] = *scored;
+  }
+  if (sequence.computed + scheduled.num_tokens < static_cast<int>(sequence.tokens.size()))
+    return {};
+  NoteSequence(sequence, FinishReason::kStop);
+  return {-1, FinishReason::kStop};
+}
+
+FinishReason ActiveRequest::FinishAfter(TokenId token, int output) const {
+  const SamplingParams& params = request_->sampling;
+  if (output >= params.min_tokens) {
+    if (!params.ignore_eos && context_->tokenizer->IsEndOfGeneration(token)) {
+      return FinishReason::kStop;
+    }
+    if (std::find(params.stop_tokens.begin(), params.stop_tokens.end(), token) !=
+        params.stop_tokens.end()) {
+      return FinishReason::kStop;
+    }
+  }
+  return output >= params.max_tokens ? FinishReason::kLength : FinishReason::kNone;
+}
+
+void ActiveRequest::NoteFirstToken(Sample& sample, absl::Time now) {
+  if (first_token_ == absl::InfinitePast()) first_token_ = now;
+  if (sample.last_token != absl::InfinitePast() && context_->observer != nullptr) {
+    context_->observer->OnInterTokenLatency(now - sample.last_token);
+  }
+  sample.last_token = now;
+}
+
+void ActiveRequest::NoteSequence(const Sequence& sequence, FinishReason reason) {
+  Sample& sample = samples_[sequence.sample];
+  if (sample.finish != FinishReason::kNone) return;
+  sample.finish = reason;
+  --unfinished_;
+  result_.preemptions += sequence.preemptions;
+  if (sequence.sample == 0) result_.cached_tokens = sequence.cached_tokens;
+}
+
+void ActiveRequest::EndSample(const Sequence& sequence, FinishReason reason, absl::Status why) {
+  if (result_.status.ok()) result_.status = std::move(why);
+  NoteSequence(sequence, reason);
+}
+
+AttentionReport ActiveRequest::MakeReport(const AttentionAccumulator& accumulator) const {
+  if (accumulator.rows() == 0) return {};
+  if (detail_ == AttentionDetail::kSummary)
+    return accumulator.Summary(context_->policies, kLayerBands);
+  return accumulator.Report(context_->policies, detail_ == AttentionDetail::kHeads);
+}
+
+AttentionReport ActiveRequest::Finish(absl::Time now, absl::Status early) {
+  if (!early.ok()) result_.status = std::move(early);
+  const auto since_arrival = [&](absl::Time t) {
+    return t == absl::InfinitePast() ? absl::ZeroDuration() : t - request_->arrival;
+  };
+  result_.timings.queue = first_scheduled_ == absl::InfinitePast()
+                              ? now - request_->arrival
+                              : since_arrival(first_scheduled_);
+  result_.timings.time_to_first_token = since_arrival(first_token_);
+  result_.timings.total = now - request_->arrival;
+  AttentionReport summary;
+  if (measures_attention()) {
+    result_.prompt_attention = MakeReport(*prompt_attention_);
+    result_.generated_attention = MakeReport(*generated_attention_);
+    if (prompt_attention_->rows() > 0) {
+      summary = prompt_attention_->Summary(context_->policies, kLayerBands);
+    }
+  }
+  if (context_->observer != nullptr) {
+    context_->observer->OnRequest({.request = request_.get(),
+                                   .result = &result_,
+                                   .finish = samples_[0].finish,
+                                   .attention_summary = summary.empty() ? nullptr : &summary});
+  }
+  sink_->OnResult(std::move(result_));
+  return summary;
+}
+
+}  // namespace acuity::engine

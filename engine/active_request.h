@@ -1,0 +1,83 @@
+// A request that the engine is working on: what turns sampled tokens into its caller's events and
+// result. Used by the engine thread only.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/schedule/scheduler.h"
+#include "engine/stop_matcher.h"
+
+namespace acuity::engine {
+
+// What all requests of an engine share, not owned.
+struct ModelContext {
+  const Tokenizer* tokenizer = nullptr;
+  EngineObserver* observer = nullptr;  // may be null
+  std::vector<std::string> policies;   // [num_layers]
+  std::vector<int> windows;            // [num_layers]
+  int num_heads = 0;
+  int report_min_tokens = 0;
+};
+
+class ActiveRequest {
+ public:
+  ActiveRequest(const ModelContext* context, std::shared_ptr<const Request> request,
+                std::shared_ptr<EventSink> sink);
+
+  const Request& request() const { return *request_; }
+  bool measures_attention() const { return detail_ != AttentionDetail::kOff; }
+
+  // Adds the statistics of a scheduled chunk whose first row in the step is `first_row`. Rows
+  // measured before a preemption are not counted again, and the prompt's only for sample 0.
+  void Measure(const ScheduledSequence& scheduled, std::span<const kernels::RowStats> stats,
+               int total_rows, int first_row);
+  // Takes the logits [rows, vocab] of a chunk: samples the next token or scores the prompt, and
+  // tells the sink.
+  StepResult Advance(const ScheduledSequence& scheduled, std::span<const float> logits,
+                     int vocab_size, Sampler* sampler, absl::Time now);
+  // A sequence ended without running, or its step failed.
+  void EndSample(const Sequence& sequence, FinishReason reason, absl::Status why);
+
+  bool done() const { return unfinished_ == 0; }
+  // Sends the result; returns the summary of the prompt's attention, empty if it was not measured.
+  // REQUIRES done() or an `early` status (never queued). Once.
+  AttentionReport Finish(absl::Time now, absl::Status early = absl::OkStatus());
+
+ private:
+  struct Sample {
+    StreamDecoder decoder;
+    StopMatcher stops;
+    int measured = 0;  // positions below were measured
+    int output = 0;
+    absl::Time last_token = absl::InfinitePast();
+    FinishReason finish = FinishReason::kNone;
+  };
+  StepResult SampleNext(const ScheduledSequence& scheduled, std::span<const float> logits,
+                        Sampler* sampler, absl::Time now);
+  StepResult ScorePrompt(const ScheduledSequence& scheduled, std::span<const float> logits,
+                         int vocab_size, Sampler* sampler);
+  FinishReason FinishAfter(TokenId token, int output) const;
+  void NoteFirstToken(Sample& sample, absl::Time now);
+  void NoteSequence(const Sequence& sequence, FinishReason reason);
+  AttentionReport MakeReport(const AttentionAccumulator& accumulator) const;
+
+  const ModelContext* context_;
+  std::shared_ptr<const Request> request_;
+  std::shared_ptr<EventSink> sink_;
+  AttentionDetail detail_;
+  std::vector<Sample> samples_;
+  int unfinished_;
+  std::vector<TokenId> banned_;  // before min_tokens
+  std::optional<AttentionAccumulator> prompt_attention_, generated_attention_;
+  absl::Time first_scheduled_ = absl::InfinitePast();
+  absl::Time first_token_ = absl::InfinitePast();
+  RequestResult result_;
+};
+
+}  // namespace acuity::engine

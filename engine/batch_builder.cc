@@ -1,0 +1,41 @@
+#include "engine/batch_builder.h"
+
+#include <algorithm>
+
+namespace acuity::engine {
+
+void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
+  batch->tokens.clear();
+  batch->positions.clear();
+  batch->slots.clear();
+  batch->kv_len.clear();
+  batch->logit_rows.clear();
+  batch->qo_indptr.assign(1, 0);
+  batch->block_table_stride = 0;
+  for (const ScheduledSequence& s : plan.scheduled) {
+    batch->block_table_stride =
+        std::max(batch->block_table_stride, static_cast<int>(s.sequence->blocks.blocks().size()));
+  }
+  batch->block_tables.assign(plan.scheduled.size() * batch->block_table_stride, 0);
+
+  for (size_t i = 0; i < plan.scheduled.size(); ++i) {
+    const ScheduledSequence& s = plan.scheduled[i];
+    const auto blocks = s.sequence->blocks.blocks();
+    const int first_row = batch->num_rows();
+    for (int r = 0; r < s.num_tokens; ++r) {
+      const int position = s.sequence->computed + r;
+      batch->tokens.push_back(s.sequence->tokens[position]);
+      batch->positions.push_back(position);
+      batch->slots.push_back(static_cast<int64_t>(blocks[position / block_size].value) *
+                                 block_size +
+                             position % block_size);
+      if (r >= s.first_logit_row) batch->logit_rows.push_back(first_row + r);
+    }
+    batch->qo_indptr.push_back(batch->num_rows());
+    batch->kv_len.push_back(s.sequence->computed + s.num_tokens);
+    int32_t* table = batch->block_tables.data() + i * batch->block_table_stride;
+    for (size_t b = 0; b < blocks.size(); ++b) table[b] = blocks[b].value;
+  }
+}
+
+}  // namespace acuity::engine
