@@ -1,0 +1,36 @@
+// Between protos and engine types. Generated types stop here. The one validator of request fields.
+#pragma once
+
+#include <grpcpp/server_context.h>
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "acuity/v1/acuity.pb.h"
+#include "engine/engine.h"
+
+namespace acuity::server {
+
+// Field checks, tokenisation, then Engine::Prepare. Errors are InvalidArgument "FIELD: value,
+// limit", or FailedPrecondition for a chat on a model without a template. `arrival` is when the
+// call came in.
+absl::StatusOr<engine::Request> ToRequest(const v1::GenerateRequest& proto,
+                                          const engine::Engine& engine,
+                                          const grpc::ServerContextBase& context,
+                                          absl::Time arrival);
+absl::StatusOr<engine::Request> ToRequest(const v1::ScoreRequest& proto,
+                                          const engine::Engine& engine,
+                                          const grpc::ServerContextBase& context,
+                                          absl::Time arrival);
+
+absl::StatusOr<std::vector<engine::TokenId>> ToTokens(const v1::Prompt& prompt,
+                                                      const engine::Engine& engine,
+                                                      bool add_generation_prompt);
+
+v1::Delta ToProto(const engine::TokenEvent& event, const engine::Tokenizer& tokenizer,
+                  bool logprobs);
+v1::GenerateResult ToProto(const engine::RequestResult& result, const engine::Request& request);
+v1::ScoreResponse ToScoreResponse(const engine::RequestResult& result);
+v1::Model ToProto(const engine::Engine& engine);
+
+}  // namespace acuity::server

@@ -1,0 +1,110 @@
+#include "server/grpc/grpc_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/grpc/service.h"
+
+namespace acuity::server {
+namespace {
+
+constexpr int kMaxMessageBytes = 4 << 20;
+constexpr int kMaxMetadataBytes = 8 << 10;
+constexpr int kMaxStreamsPerConnection = 100;
+constexpr int kMinPingIntervalMs = 10'000;  // clients that ping more often are disconnected
+
+class GrpcServerImpl : public GrpcServer {
+ public:
+  explicit GrpcServerImpl(const ModelTable* models) : service_(models) {}
+
+  absl::Status Listen(const std::string& address) {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::ServerBuilder builder;
+    builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                               kMinPingIntervalMs);
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
+                               0);  // a second daemon must not share the port
+    int port = 0;
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr) {
+      return absl::UnavailableError(absl::StrCat("--listen: cannot bind ", address,
+                                                 ": in use, not permitted or not an address"));
+    }
+    address_ = address;
+    const size_t colon = address.rfind(':');
+    if (!absl::StartsWith(address, "unix:") && colon != std::string::npos) {
+      address_ = absl::StrCat(address.substr(0, colon), ":", port);
+    }
+    SetServing(true);
+    return absl::OkStatus();
+  }
+
+  std::string address() const override { return address_; }
+
+  void SetServing(bool serving) override {
+    grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+    health->SetServingStatus(serving);  // every service, "" included
+    health->SetServingStatus(v1::Acuity::service_full_name(), serving);
+  }
+
+  void Shutdown(absl::Time deadline) override { server_->Shutdown(absl::ToChronoTime(deadline)); }
+
+ private:
+  AcuityService service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+};
+
+// A socket file that a killed daemon left behind would block the bind; one that somebody answers on
+// is in use.
+absl::Status ClearStaleSocket(const std::string& address) {
+  const std::string path = address.substr(std::strlen("unix:"));
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof name.sun_path) {
+    return absl::InvalidArgumentError(absl::StrCat("--listen: the socket path has ", path.size(),
+                                                   " bytes, allowed are 1 to ",
+                                                   sizeof name.sun_path - 1));
+  }
+  std::memcpy(name.sun_path, path.c_str(), path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int connected = connect(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name);
+  const bool stale = connected != 0 && errno == ECONNREFUSED;
+  close(fd);
+  if (connected == 0) {
+    return absl::UnavailableError(absl::StrCat("--listen: ", address, " is in use"));
+  }
+  if (stale) unlink(path.c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& address,
+                                                              bool reflection,
+                                                              const ModelTable* models) {
+  if (absl::StartsWith(address, "unix:")) {
+    const absl::Status cleared = ClearStaleSocket(address);
+    if (!cleared.ok()) return cleared;
+  }
+  if (reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  auto server = std::make_unique<GrpcServerImpl>(models);
+  const absl::Status listening = server->Listen(address);
+  if (!listening.ok()) return listening;
+  return server;
+}
+
+}  // namespace acuity::server

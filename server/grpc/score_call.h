@@ -1,0 +1,37 @@
+// One Score call: a unary answer once the engine has scored the prompt.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+
+#include "acuity/v1/acuity.grpc.pb.h"
+#include "server/grpc/model_table.h"
+
+namespace acuity::server {
+
+// Lives until both gRPC and the engine are done with it.
+class ScoreCall final : public grpc::ServerUnaryReactor, public engine::EventSink {
+ public:
+  // Validates, tokenises and submits. The returned reactor is owned by gRPC, which owns `response`
+  // too.
+  static ScoreCall* Start(grpc::CallbackServerContext* context, const ModelTable& models,
+                          const v1::ScoreRequest& proto, v1::ScoreResponse* response);
+
+  bool OnToken(engine::TokenEvent) override { return true; }
+  void OnResult(engine::RequestResult result) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  ScoreCall() = default;
+  void Begin(grpc::CallbackServerContext* context, const ModelTable& models,
+             const v1::ScoreRequest& proto);
+
+  std::shared_ptr<ScoreCall> self_;  // until gRPC's OnDone
+  v1::ScoreResponse* response_ = nullptr;
+  std::shared_ptr<const engine::Request> request_;
+  engine::Engine* engine_ = nullptr;
+};
+
+}  // namespace acuity::server

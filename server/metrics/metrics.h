@@ -1,0 +1,32 @@
+// What Prometheus sees. The only folder that knows prometheus-cpp. Every row is documented in
+// docs/metrics.md.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+
+namespace acuity::server {
+
+// Thread-safe. Outlives every engine that it observes.
+class Metrics {
+ public:
+  // Serves /metrics on HOST:PORT (port 0: any). Unavailable if the address cannot be bound.
+  static absl::StatusOr<std::unique_ptr<Metrics>> Start(const std::string& listen);
+  // The same counters, served nowhere.
+  static std::unique_ptr<Metrics> Unserved();
+  virtual ~Metrics() = default;
+
+  // The observer of one model, owned by this. Its series exist from now on.
+  virtual engine::EngineObserver* AddModel(const std::string& name) = 0;
+  // Where a model's gauges come from at each scrape. `engine` is not owned: call RemoveEngines
+  // before it goes.
+  virtual void WatchEngine(const std::string& name, const engine::Engine* engine) = 0;
+  virtual void RemoveEngines() = 0;
+
+  virtual std::string address() const = 0;  // "" if not served
+};
+
+}  // namespace acuity::server
