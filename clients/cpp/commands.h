@@ -1,0 +1,53 @@
+// What the command line asks for, and the functions that do it. Each returns the process's exit
+// code.
+#pragma once
+
+#include <string>
+
+#include "acuity/v1/acuity.pb.h"
+
+namespace acuity::client {
+
+struct CommonOptions {
+  std::string server = "127.0.0.1:8700";
+  bool json = false;
+  double timeout_seconds = 0;  // 0: none
+};
+
+struct PromptOptions {
+  std::string model;  // "": the daemon's first
+  std::string prompt, prompt_file, chat, system;
+};
+
+struct GenerateOptions {
+  v1::GenerateRequest request;  // all but model and prompt
+  bool report = false;          // draw the heat map
+};
+
+struct BenchOptions {
+  int requests = 32;
+  int concurrency = 8;  // closed loop
+  double rate = 0;      // open loop, requests per second; 0: closed
+  int prompt_tokens = 128;
+  int max_tokens = 64;
+  bool shared_prompt =
+      false;  // else every prompt differs, so that none is found in the prefix cache
+};
+
+int Generate(const CommonOptions& common, const PromptOptions& prompt,
+             const GenerateOptions& options);
+int Score(const CommonOptions& common, const PromptOptions& prompt, v1::AttentionDetail attention);
+int Tokenize(const CommonOptions& common, const PromptOptions& prompt);
+int Models(const CommonOptions& common);
+int Health(const CommonOptions& common);
+int Bench(const CommonOptions& common, const std::string& model, const BenchOptions& options);
+int Top(const CommonOptions& common, double interval_seconds, int iterations);
+
+// Fills model and prompt. False, told on stderr, if they cannot be had.
+bool FillPrompt(const CommonOptions& common, const PromptOptions& options, std::string* model,
+                v1::Prompt* prompt);
+
+// Parses argv and runs the command. 2: wrong usage.
+int RunCommandLine(int argc, char** argv);
+
+}  // namespace acuity::client

@@ -1,0 +1,3 @@
+#include "clients/cpp/commands.h"
+
+int main(int argc, char** argv) { return acuity::client::RunCommandLine(argc, argv); }
