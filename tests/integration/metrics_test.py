@@ -1,0 +1,81 @@
+"""/metrics: valid, documented row by row, true to what ran, and not to be blocked by a half-open scraper."""
+
+import re
+import socket
+import subprocess
+import time
+import unittest
+
+import grpc
+
+from harness import ROOT, Daemon, long_text, pb
+
+
+class MetricsTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon("--max-context", "2048", "--kv-memory", "128MiB",
+                            "--report-min-tokens", "600").__enter__()
+        cls.addClassCleanup(cls.daemon.__exit__)
+        cls.answer = cls.daemon.generate(long_text(1200), temperature=0, max_tokens=5, ignore_eos=True)
+        cls.short = cls.daemon.generate("Short.", temperature=0, max_tokens=7, ignore_eos=True)
+        try:
+            cls.daemon.generate("x", n=99)
+        except grpc.RpcError:
+            pass
+
+    def test_promtool_accepts_it(self):
+        check = subprocess.run(["promtool", "check", "metrics"], input=self.daemon.metrics_text(),
+                               capture_output=True, text=True)
+        self.assertEqual(check.returncode, 0, check.stdout + check.stderr)
+
+    def test_every_row_is_documented_and_every_documented_row_is_there(self):
+        text = self.daemon.metrics_text()
+        served = {(n, k) for n, k in re.findall(r"^# TYPE (\S+) (\w+)$", text, re.M)
+                  if n.startswith("acuity_")}
+        table = (ROOT / "docs/metrics.md").read_text()
+        documented = set(re.findall(r"^\| `(acuity_\w+)` \| (\w+) \|", table, re.M))
+        self.assertEqual(served, documented)
+
+    def test_counts_are_those_of_the_requests(self):
+        metric = self.daemon.metric
+        prompts = sum(a.result.usage.prompt_tokens for a in (self.answer, self.short))
+        self.assertEqual(metric("acuity_prompt_tokens_total"), prompts)
+        self.assertEqual(metric("acuity_generation_tokens_total"), 12)
+        self.assertEqual(metric("acuity_requests_total", finish_reason="length"), 2)
+        self.assertEqual(metric("acuity_requests_rejected_total", reason="invalid"), 1)
+        self.assertEqual(metric("acuity_time_to_first_token_seconds_count"), 2)
+        self.assertEqual(metric("acuity_inter_token_latency_seconds_count"), 10)
+        self.assertEqual(metric("acuity_requests_running"), 0)
+        self.assertEqual(metric("acuity_kv_cache_utilization"), 0)
+
+    def test_attention_is_that_of_the_report(self):
+        layers = self.answer.result.prompt_attention.layers
+        self.assertEqual([(l.layer, l.last_layer) for l in layers], [(0, 9), (10, 19), (20, 29)])
+        for name, band in zip(("front", "middle", "back"), layers):
+            for bucket in band.buckets:
+                labels = dict(layers=name, context=str(bucket.n_min))
+                count = self.daemon.metric("acuity_attention_normalized_entropy_count", **labels)
+                self.assertEqual(count, 1 if bucket.n_min >= 256 else 0)
+                if count:
+                    self.assertAlmostEqual(
+                        self.daemon.metric("acuity_attention_last_normalized_entropy", **labels),
+                        bucket.normalized_entropy, places=5)
+                    self.assertAlmostEqual(
+                        self.daemon.metric("acuity_attention_max_probability_sum", **labels),
+                        bucket.max_probability, places=5)
+
+    def test_half_open_scrapers_block_nobody(self):
+        host, port = self.daemon.metrics_address.rsplit(":", 1)
+        idle = [socket.create_connection((host, int(port))) for _ in range(12)]
+        for connection in idle:
+            connection.sendall(b"GET /metrics HT")
+        start = time.time()
+        self.daemon.metrics_text()
+        self.assertLess(time.time() - start, 5)
+        for connection in idle:
+            connection.close()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
