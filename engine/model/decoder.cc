@@ -1,0 +1,376 @@
+#include "engine/model/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/layer_ops.h"
+
+namespace acuity::engine {
+namespace {
+
+absl::Status CheckOptions(const ModelOptions& options) {
+  const std::pair<const char*, int> positive[] = {
+      {"block_size", options.block_size},
+      {"max_batch_tokens", options.max_batch_tokens},
+      {"max_batch_sequences", options.max_batch_sequences},
+      {"max_logit_rows", options.max_logit_rows}};
+  for (const auto& [name, value] : positive) {
+    if (value < 1) {
+      return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; at least 1"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// What a reader of a format guarantees, and what this decoder relies on.
+absl::Status CheckSpec(const ModelSpec& spec) {
+  const std::pair<const char*, int> positive[] = {
+      {"num_layers", spec.num_layers}, {"hidden_size", spec.hidden_size},
+      {"num_heads", spec.num_heads},   {"num_kv_heads", spec.num_kv_heads},
+      {"head_dim", spec.head_dim},     {"ffn_size", spec.ffn_size},
+      {"vocab_size", spec.vocab_size}};
+  for (const auto& [name, value] : positive) {
+    if (value < 1) {
+      return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; at least 1"));
+    }
+  }
+  if (static_cast<int>(spec.layers.size()) != spec.num_layers) {
+    return absl::InvalidArgumentError(absl::StrCat("num_layers is ", spec.num_layers, ", but ",
+                                                   spec.layers.size(), " layers are described"));
+  }
+  if (spec.rotary_dim < 0 || spec.rotary_dim > spec.head_dim || spec.rotary_dim % 2 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("rotary_dim is ", spec.rotary_dim,
+                                                   "; even and at most head_dim, ", spec.head_dim));
+  }
+  const size_t pairs = static_cast<size_t>(spec.rotary_dim / 2);
+  if (!spec.rope_factors.empty() && spec.rope_factors.size() != pairs) {
+    return absl::InvalidArgumentError(absl::StrCat("rope_factors has ", spec.rope_factors.size(),
+                                                   " values; half of rotary_dim, ", pairs));
+  }
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    const LayerPolicy& policy = spec.layers[i].policy;
+    const size_t heads = static_cast<size_t>(spec.num_heads);
+    const bool needs_s = policy.kind == kernels::RowScaleKind::kSsmax;
+    if ((needs_s && policy.s.size() != heads) || (!policy.b.empty() && policy.b.size() != heads)) {
+      return absl::InvalidArgumentError(absl::StrCat("the policy of layer ", i, " has ",
+                                                     policy.s.size(), " s and ", policy.b.size(),
+                                                     " b; one per head, ", heads));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// In float32, as Hugging Face computes it: theta^(-2i / d), divided by the checkpoint's factors if
+// it has any.
+std::vector<float> InverseFrequencies(const ModelSpec& spec) {
+  std::vector<float> result(static_cast<size_t>(spec.rotary_dim / 2));
+  for (size_t i = 0; i < result.size(); ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(spec.rotary_dim);
+    result[i] = 1.0f / std::pow(spec.rope_theta, exponent);
+    if (!spec.rope_factors.empty()) result[i] /= spec.rope_factors[i];
+  }
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const Checkpoint& checkpoint,
+                                                                 ModelSpec spec,
+                                                                 ModelOptions options,
+                                                                 kernels::ParallelFor parallel) {
+  return Decoder::Create(checkpoint, std::move(spec), options, parallel);
+}
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> Decoder::Create(const Checkpoint& checkpoint,
+                                                             ModelSpec spec, ModelOptions options,
+                                                             kernels::ParallelFor parallel) {
+  absl::Status status = CheckOptions(options);
+  if (status.ok()) status = CheckSpec(spec);
+  if (!status.ok()) return status;
+  std::unique_ptr<Decoder> decoder(new Decoder(std::move(spec), options, parallel));
+  if (const char* problem = kernels::Supports(decoder->shape_)) {
+    return absl::InvalidArgumentError(problem);
+  }
+  ConfigureLibTorch();
+  if (status = decoder->AllocatePages(); !status.ok()) return status;
+  if (status = decoder->AllocateActivations(); !status.ok()) return status;
+  absl::StatusOr<Weights> weights =
+      LoadWeights(checkpoint, decoder->spec_, options.weight_dtype, parallel);
+  if (!weights.ok()) return weights.status();
+  decoder->weights_ = *std::move(weights);
+  decoder->PrepareLayers();
+  return std::unique_ptr<ModelRunner>(std::move(decoder));
+}
+
+Decoder::Decoder(ModelSpec spec, ModelOptions options, kernels::ParallelFor parallel)
+    : spec_(std::move(spec)),
+      options_(options),
+      parallel_(parallel),
+      shape_{spec_.num_heads, spec_.num_kv_heads, spec_.head_dim, options.block_size,
+             options.kv_dtype} {}
+
+absl::Status Decoder::AllocatePages() {
+  bytes_per_block_ = int64_t{2} * spec_.num_layers * spec_.num_kv_heads * options_.block_size *
+                     spec_.head_dim * static_cast<int64_t>(kernels::SizeOf(options_.kv_dtype));
+  const int64_t blocks = options_.kv_memory_bytes / bytes_per_block_;
+  if (blocks < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("kv_memory_bytes is ", options_.kv_memory_bytes,
+                                                   "; one block of ", options_.block_size,
+                                                   " tokens takes ", bytes_per_block_));
+  }
+  num_blocks_ = static_cast<int>(std::min<int64_t>(blocks, std::numeric_limits<int32_t>::max()));
+  absl::StatusOr<Memory> pages =
+      Memory::Allocate("the KV cache (kv_memory_bytes)", num_blocks_ * bytes_per_block_);
+  if (!pages.ok()) return pages.status();
+  pages_ = *std::move(pages);
+  return absl::OkStatus();
+}
+
+absl::Status Decoder::AllocateActivations() {
+  const int64_t rows = options_.max_batch_tokens;
+  const int64_t stats_floats = sizeof(kernels::RowStats) / sizeof(float);
+  struct Buffer {
+    Memory* memory;
+    int64_t floats;
+  };
+  const Buffer buffers[] = {
+      {&residual_, rows * spec_.hidden_size},
+      {&normed_, rows * spec_.hidden_size},
+      {&qkv_, rows * qkv_width()},
+      {&attention_, rows * query_width()},
+      {&gate_up_, rows * 2 * spec_.ffn_size},
+      {&hidden_, rows * spec_.ffn_size},
+      {&logits_, int64_t{options_.max_logit_rows} * spec_.vocab_size},
+      {&stats_, rows * spec_.num_layers * spec_.num_heads * stats_floats},
+  };
+  for (const Buffer& buffer : buffers) {
+    absl::StatusOr<Memory> memory = Memory::Allocate(
+        "activations (max_batch_tokens)", buffer.floats * static_cast<int64_t>(sizeof(float)));
+    if (!memory.ok()) return memory.status();
+    *buffer.memory = *std::move(memory);
+  }
+  return absl::OkStatus();
+}
+
+void Decoder::PrepareLayers() {
+  inv_frequency_ = InverseFrequencies(spec_);
+  for (const LayerSpec& layer : spec_.layers) {
+    const auto same = std::find_if(plans_.begin(), plans_.end(), [&](const WindowPlan& plan) {
+      return plan.window == layer.window;
+    });
+    plan_of_layer_.push_back(static_cast<int>(same - plans_.begin()));
+    if (same == plans_.end()) plans_.push_back({layer.window, {}});
+  }
+}
+
+const char* Decoder::Problem(const Batch& batch) const {
+  const int rows = batch.num_rows(), seqs = batch.num_seqs();
+  const size_t num_rows = static_cast<size_t>(rows), num_seqs = static_cast<size_t>(seqs);
+  if (rows > options_.max_batch_tokens) return "more rows than max_batch_tokens";
+  if (seqs > options_.max_batch_sequences) return "more sequences than max_batch_sequences";
+  if (batch.logit_rows.size() > static_cast<size_t>(options_.max_logit_rows)) {
+    return "more logit rows than max_logit_rows";
+  }
+  if (batch.positions.size() != num_rows || batch.slots.size() != num_rows) {
+    return "tokens, positions and slots of different lengths";
+  }
+  if (batch.qo_indptr.size() != num_seqs + 1 || batch.qo_indptr.front() != 0 ||
+      batch.qo_indptr.back() != rows) {
+    return "qo_indptr does not cover the rows";
+  }
+  if (batch.block_table_stride < 0 ||
+      batch.block_tables.size() != num_seqs * static_cast<size_t>(batch.block_table_stride)) {
+    return "block_tables is not [num_seqs, block_table_stride]";
+  }
+  for (int i = 0; i < seqs; ++i) {
+    const int new_rows = batch.qo_indptr[i + 1] - batch.qo_indptr[i];
+    if (new_rows < 0 || batch.kv_len[i] < new_rows) return "kv_len below a sequence's new rows";
+    const int64_t room = int64_t{batch.block_table_stride} * options_.block_size;
+    if (batch.kv_len[i] > room) return "kv_len beyond its block table";
+    const int32_t* blocks = &batch.block_tables[i * static_cast<size_t>(batch.block_table_stride)];
+    const int used = (batch.kv_len[i] + options_.block_size - 1) / options_.block_size;
+    for (int b = 0; b < used; ++b) {
+      if (blocks[b] < 0 || blocks[b] >= num_blocks_) return "a block that does not exist";
+    }
+  }
+  const int64_t num_slots = int64_t{num_blocks_} * options_.block_size;
+  for (size_t i = 0; i < num_rows; ++i) {
+    if (batch.tokens[i] < 0 || batch.tokens[i] >= spec_.vocab_size) return "an unknown token";
+    if (batch.slots[i] < 0 || batch.slots[i] >= num_slots) return "a slot that does not exist";
+  }
+  int32_t previous = -1;
+  for (int32_t row : batch.logit_rows) {
+    if (row <= previous || row >= rows) return "logit_rows not ascending rows of the batch";
+    previous = row;
+  }
+  return nullptr;
+}
+
+absl::Status Decoder::Step(const Batch& batch, StepOutput* output) {
+  *output = {};
+  if (const char* problem = Problem(batch)) {
+    return absl::InternalError(absl::StrCat("the batch has ", problem));
+  }
+  try {
+    absl::Status status = Forward(batch);
+    if (!status.ok()) return status;
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("the model's step failed: ", error.what()));
+  }
+  output->logits = {logits_.As<const float>(), batch.logit_rows.size() * spec_.vocab_size};
+  if (batch.stats) {
+    output->stats = {stats_.As<const kernels::RowStats>(),
+                     batch.tokens.size() * spec_.num_layers * spec_.num_heads};
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Decoder::Forward(const Batch& batch) {
+  if (batch.num_rows() == 0) return absl::OkStatus();
+  absl::Status status = PlanStep(batch);
+  if (!status.ok()) return status;
+  Embed(batch);
+  int64_t rows = batch.num_rows();
+  for (int layer = 0; layer < spec_.num_layers; ++layer) {
+    Attend(layer, batch);
+    // After the last attention a row matters only for its own logits.
+    if (layer == spec_.num_layers - 1) {
+      KeepLogitRows(batch);
+      rows = static_cast<int64_t>(batch.logit_rows.size());
+    }
+    if (rows == 0) return absl::OkStatus();
+    AddAttentionOut(weights_.layers[layer], rows);
+    AddFeedForward(weights_.layers[layer], rows);
+  }
+  ComputeLogits(rows);
+  return absl::OkStatus();
+}
+
+void Decoder::Embed(const Batch& batch) {
+  parallel_(batch.num_rows(), [&](int64_t row) {
+    kernels::UnpackRow(weights_.embedding, batch.tokens[row],
+                       residual_.As<float>() + row * spec_.hidden_size);
+  });
+}
+
+kernels::RaggedBatch Decoder::Ragged(const Batch& batch) const {
+  return {batch.num_seqs(), batch.qo_indptr.data(), batch.kv_len.data(), batch.block_tables.data(),
+          batch.block_table_stride};
+}
+
+absl::Status Decoder::PlanStep(const Batch& batch) {
+  int64_t floats = 0;
+  for (WindowPlan& plan : plans_) {
+    kernels::PlanAttention(shape_, Ragged(batch), plan.window, &plan.plan);
+    floats = std::max(floats, plan.plan.workspace_floats);
+  }
+  const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
+  if (bytes <= workspace_.bytes()) return absl::OkStatus();
+  // Half as much again, so that a growing context does not allocate at every step.
+  absl::StatusOr<Memory> grown = Memory::Allocate("attention's workspace", bytes + bytes / 2);
+  if (!grown.ok()) return grown.status();
+  workspace_ = *std::move(grown);
+  return absl::OkStatus();
+}
+
+std::byte* Decoder::KPages(int layer) const {
+  return pages_.As<std::byte>() + int64_t{layer} * 2 * num_blocks_ * page_bytes();
+}
+
+void Decoder::Attend(int layer, const Batch& batch) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const LayerSpec& spec = spec_.layers[layer];
+  const int64_t rows = batch.num_rows();
+  kernels::RmsNorm(residual_.As<float>(), weights.attention_norm, spec_.rms_epsilon, rows,
+                   spec_.hidden_size, normed_.As<float>(), parallel_);
+  Gemm(normed_.As<float>(), rows, weights.qkv, false, qkv_.As<float>());
+
+  kernels::RopeAppendParams append;
+  append.shape = shape_;
+  append.rope = {spec_.rope_style, spec.rope ? spec_.rotary_dim : 0, inv_frequency_.data()};
+  append.qkv = qkv_.As<float>();
+  append.rows = rows;
+  append.positions = batch.positions.data();
+  append.slots = batch.slots.data();
+  append.k_pages = KPages(layer);
+  append.v_pages = VPages(layer);
+  kernels::RopeAppend(append, parallel_);
+
+  kernels::AttentionParams params;
+  params.shape = shape_;
+  params.batch = Ragged(batch);
+  params.q = qkv_.As<float>();
+  params.q_stride = qkv_width();
+  params.k_pages = append.k_pages;
+  params.v_pages = append.v_pages;
+  params.out = attention_.As<float>();
+  params.out_stride = query_width();
+  if (batch.stats) params.stats = stats_.As<kernels::RowStats>() + layer * rows * spec_.num_heads;
+  params.policy = spec.policy.view();
+  params.softmax_scale = spec_.softmax_scale;
+  params.logit_softcap = spec_.attention_softcap;
+  params.window = spec.window;
+  kernels::RunAttention(params, plans_[plan_of_layer_[layer]].plan, workspace_.As<float>(),
+                        parallel_);
+}
+
+void Decoder::AddAttentionOut(const LayerWeights& weights, int64_t rows) {
+  Gemm(attention_.As<float>(), rows, weights.attention_out, true, residual_.As<float>());
+}
+
+void Decoder::AddFeedForward(const LayerWeights& weights, int64_t rows) {
+  kernels::RmsNorm(residual_.As<float>(), weights.ffn_norm, spec_.rms_epsilon, rows,
+                   spec_.hidden_size, normed_.As<float>(), parallel_);
+  Gemm(normed_.As<float>(), rows, weights.gate_up, false, gate_up_.As<float>());
+  kernels::SiluMul(gate_up_.As<float>(), rows, spec_.ffn_size, hidden_.As<float>(), parallel_);
+  Gemm(hidden_.As<float>(), rows, weights.down, true, residual_.As<float>());
+}
+
+void Decoder::KeepLogitRows(const Batch& batch) {
+  const auto keep = [&](float* rows, int64_t width) {
+    for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
+      const int64_t row = batch.logit_rows[i];  // >= i, as they ascend
+      if (row == static_cast<int64_t>(i)) continue;
+      std::memcpy(rows + i * width, rows + row * width, width * sizeof(float));
+    }
+  };
+  keep(residual_.As<float>(), spec_.hidden_size);
+  keep(attention_.As<float>(), query_width());
+}
+
+void Decoder::ComputeLogits(int64_t rows) {
+  kernels::RmsNorm(residual_.As<float>(), weights_.output_norm, spec_.rms_epsilon, rows,
+                   spec_.hidden_size, normed_.As<float>(), parallel_);
+  Gemm(normed_.As<float>(), rows, weights_.output, false, logits_.As<float>());
+}
+
+void Decoder::Gemm(const float* x, int64_t rows, const kernels::PackedWeight& weight,
+                   bool accumulate, float* y) const {
+  kernels::GemmParams params;
+  params.x = x;
+  params.x_stride = weight.k;
+  params.m = rows;
+  params.weight = weight;
+  params.accumulate = accumulate;
+  params.y = y;
+  params.y_stride = weight.n;
+  kernels::Gemm(params, parallel_);
+}
+
+void Decoder::ZeroBlocks(std::span<const int32_t> blocks) {
+  const int64_t bytes = page_bytes();
+  for (int layer = 0; layer < spec_.num_layers; ++layer) {
+    for (const int32_t block : blocks) {
+      std::memset(KPages(layer) + block * bytes, 0, static_cast<size_t>(bytes));
+      std::memset(VPages(layer) + block * bytes, 0, static_cast<size_t>(bytes));
+    }
+  }
+}
+
+}  // namespace acuity::engine

@@ -1,0 +1,91 @@
+// The forward pass on the CPU, driven by a ModelSpec.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/model/memory.h"
+#include "engine/model/model_runner.h"
+#include "engine/model/weights.h"
+#include "kernels/gemm.h"
+
+namespace acuity::engine {
+
+class Decoder final : public ModelRunner {
+ public:
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(const Checkpoint& checkpoint,
+                                                             ModelSpec spec, ModelOptions options,
+                                                             kernels::ParallelFor parallel);
+
+  absl::Status Step(const Batch& batch, StepOutput* output) override;
+  void ZeroBlocks(std::span<const int32_t> blocks) override;
+
+  const ModelSpec& spec() const override { return spec_; }
+  const ModelOptions& options() const override { return options_; }
+  int num_blocks() const override { return num_blocks_; }
+  int64_t bytes_per_block() const override { return bytes_per_block_; }
+  int64_t weight_bytes() const override { return weights_.bytes(); }
+
+ private:
+  // The split of one step's attention, shared by the layers with the same window.
+  struct WindowPlan {
+    int window;
+    kernels::AttentionPlan plan;
+  };
+
+  Decoder(ModelSpec spec, ModelOptions options, kernels::ParallelFor parallel);
+  absl::Status AllocatePages();
+  absl::Status AllocateActivations();
+  void PrepareLayers();
+
+  // Null, or what is wrong with the batch.
+  const char* Problem(const Batch& batch) const;
+  absl::Status Forward(const Batch& batch);
+  void Embed(const Batch& batch);
+  absl::Status PlanStep(const Batch& batch);
+  void Attend(int layer, const Batch& batch);
+  void AddAttentionOut(const LayerWeights& weights, int64_t rows);
+  void AddFeedForward(const LayerWeights& weights, int64_t rows);
+  // Moves the rows whose logits are wanted to the front of the residual stream and of the
+  // attention's output.
+  void KeepLogitRows(const Batch& batch);
+  void ComputeLogits(int64_t rows);
+  void Gemm(const float* x, int64_t rows, const kernels::PackedWeight& weight, bool accumulate,
+            float* y) const;
+
+  int64_t query_width() const { return int64_t{spec_.num_heads} * spec_.head_dim; }
+  int64_t qkv_width() const {
+    return int64_t{spec_.num_heads + 2 * spec_.num_kv_heads} * spec_.head_dim;
+  }
+  // Of one layer's K (V follows it).
+  int64_t page_bytes() const { return bytes_per_block_ / (2 * spec_.num_layers); }
+  std::byte* KPages(int layer) const;
+  std::byte* VPages(int layer) const { return KPages(layer) + num_blocks_ * page_bytes(); }
+  kernels::RaggedBatch Ragged(const Batch& batch) const;
+
+  const ModelSpec spec_;
+  const ModelOptions options_;
+  const kernels::ParallelFor parallel_;
+  const kernels::AttentionShape shape_;
+  Weights weights_;
+  std::vector<float> inv_frequency_;  // [rotary_dim / 2]
+  std::vector<WindowPlan> plans_;     // one per distinct window
+  std::vector<int> plan_of_layer_;    // [num_layers]
+
+  int num_blocks_ = 0;
+  int64_t bytes_per_block_ = 0;
+  Memory pages_;  // [num_layers, {K, V}, num_blocks, num_kv_heads, block_size, head_dim]
+
+  Memory residual_;   // [rows, hidden]
+  Memory normed_;     // [rows, hidden]
+  Memory qkv_;        // [rows, qkv_width]
+  Memory attention_;  // [rows, num_heads, head_dim]
+  Memory gate_up_;    // [rows, 2 * ffn]
+  Memory hidden_;     // [rows, ffn]
+  Memory logits_;     // [logit rows, vocab]
+  Memory stats_;      // [num_layers, rows, num_heads]
+  Memory workspace_;  // of RunAttention; grows
+};
+
+}  // namespace acuity::engine

@@ -1,0 +1,77 @@
+// The decoder: one forward pass for every ModelSpec. The only folder that includes LibTorch, which
+// owns the weights' and activations' memory; nothing of it shows here.
+//
+// Deterministic: a token's logits depend on its own sequence only, bit for bit, whatever else is in
+// the batch and however its prompt was cut into chunks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/loader/checkpoint.h"
+#include "kernels/attention.h"
+
+namespace acuity::engine {
+
+struct ModelOptions {
+  kernels::DType weight_dtype = kernels::DType::kBFloat16;
+  kernels::DType kv_dtype = kernels::DType::kBFloat16;
+  int block_size = 16;
+  int64_t kv_memory_bytes =
+      0;  // blocks = kv_memory_bytes / bytes per block; too small for one block: InvalidArgument
+  int max_batch_tokens = 512;  // rows of a step
+  int max_batch_sequences = 64;
+  int max_logit_rows = 128;
+};
+
+// One step's ragged batch, in arrays whose capacity is reused. Rows of a sequence are contiguous.
+struct Batch {
+  std::vector<int32_t> tokens;        // [rows]
+  std::vector<int32_t> positions;     // [rows]
+  std::vector<int64_t> slots;         // [rows] block * block_size + offset, where row's K and V go
+  std::vector<int32_t> qo_indptr;     // [num_seqs + 1]
+  std::vector<int32_t> kv_len;        // [num_seqs]
+  std::vector<int32_t> block_tables;  // [num_seqs, block_table_stride]
+  int block_table_stride = 0;
+  std::vector<int32_t> logit_rows;  // rows whose logits are wanted, ascending
+  bool stats = false;               // measure attention in this step
+
+  int num_rows() const { return static_cast<int>(tokens.size()); }
+  int num_seqs() const { return static_cast<int>(kv_len.size()); }
+};
+
+// Views into the runner's buffers, valid until the next Step.
+struct StepOutput {
+  std::span<const float> logits;  // [logit_rows.size(), vocab_size]
+  std::span<const kernels::RowStats>
+      stats;  // [num_layers, rows, num_heads], empty unless batch.stats
+};
+
+class ModelRunner {
+ public:
+  // Reads and packs every weight (with `parallel`), allocates KV pages and step buffers. Status of
+  // the checkpoint or of an allocation that failed.
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(const Checkpoint& checkpoint,
+                                                             ModelSpec spec, ModelOptions options,
+                                                             kernels::ParallelFor parallel);
+  virtual ~ModelRunner() = default;
+
+  // REQUIRES a batch within the options' limits. Internal if LibTorch or a kernel fails. One thread
+  // at a time. Allocates nothing in a steady state.
+  virtual absl::Status Step(const Batch& batch, StepOutput* output) = 0;
+  // Overwrites blocks with zeros: what a corrupted sequence leaves must not reach another.
+  virtual void ZeroBlocks(std::span<const int32_t> blocks) = 0;
+
+  virtual const ModelSpec& spec() const = 0;
+  virtual const ModelOptions& options() const = 0;
+  virtual int num_blocks() const = 0;
+  virtual int64_t bytes_per_block() const = 0;  // K and V of all layers
+  virtual int64_t weight_bytes() const = 0;
+};
+
+}  // namespace acuity::engine
