@@ -20,37 +20,15 @@ GenerateCall* GenerateCall::Start(grpc::CallbackServerContext* context, const Mo
                                   const v1::GenerateRequest& proto) {
   std::shared_ptr<GenerateCall> call(new GenerateCall);
   call->self_ = call;
-  call->Begin(context, models, proto);
+  call->context_ = context;
+  const absl::Status admitted = Admit(*context, models, proto, call, &call->admission_);
+  if (!admitted.ok()) call->Finish(ToGrpcStatus(admitted));
   return call.get();
 }
 
-void GenerateCall::Begin(grpc::CallbackServerContext* context, const ModelTable& models,
-                         const v1::GenerateRequest& proto) {
-  context_ = context;
-  const absl::Time arrival = absl::Now();
-  const auto model = models.Find(proto.model());
-  if (!model.ok()) {
-    Finish(ToGrpcStatus(model.status()));
-    return;
-  }
-  absl::StatusOr<engine::Request> request = ToRequest(proto, *(*model)->engine, *context, arrival);
-  if (!request.ok()) {
-    (*model)->observer->OnRejected("invalid");
-    Finish(ToGrpcStatus(request.status()));
-    return;
-  }
-  request_ = std::make_shared<const engine::Request>(*std::move(request));
-  engine_ = (*model)->engine.get();
-  const absl::Status submitted = engine_->Submit(request_, self_);
-  if (!submitted.ok()) {
-    Finish(ToGrpcStatus(submitted));
-  } else if (context->IsCancelled()) {
-    engine_->Cancel(request_->id);  // OnCancel may have come before there was anything to cancel
-  }
-}
-
 bool GenerateCall::OnToken(engine::TokenEvent event) {
-  v1::Delta delta = ToProto(event, engine_->tokenizer(), request_->sampling.logprobs >= 0);
+  v1::Delta delta =
+      ToProto(event, admission_.engine->tokenizer(), admission_.request->sampling.logprobs >= 0);
   std::lock_guard lock(mutex_);
   if (dead_) return false;
   gathered_bytes_ += delta.ByteSizeLong();
@@ -68,7 +46,7 @@ void GenerateCall::OnResult(engine::RequestResult result) {
   std::lock_guard lock(mutex_);
   have_result_ = true;
   status_ = ToGrpcStatus(result.status);
-  *gathered_.mutable_result() = ToProto(result, *request_);
+  *gathered_.mutable_result() = ToProto(result, *admission_.request);
   if (!dead_) WriteOrFinish();
 }
 
@@ -78,7 +56,7 @@ void GenerateCall::OnWriteDone(bool ok) {
   if (!ok) {
     // The stream is broken; OnCancel tells the engine, and its result ends the call.
     gathered_.Clear();
-    engine_->Cancel(request_->id);
+    admission_.Cancel();
   }
   WriteOrFinish();
 }
@@ -100,9 +78,7 @@ void GenerateCall::WriteOrFinish() {
   StartWrite(&writing_);
 }
 
-void GenerateCall::OnCancel() {
-  if (request_ != nullptr) engine_->Cancel(request_->id);
-}
+void GenerateCall::OnCancel() { admission_.Cancel(); }
 
 void GenerateCall::OnDone() {
   std::shared_ptr<GenerateCall> self;  // outlives the lock: it may be the last owner

@@ -8,7 +8,7 @@
 
 #include "absl/time/time.h"
 #include "acuity/v1/acuity.grpc.pb.h"
-#include "server/grpc/model_table.h"
+#include "server/grpc/admission.h"
 
 namespace acuity::server {
 
@@ -33,14 +33,11 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
 
  private:
   GenerateCall() = default;
-  void Begin(grpc::CallbackServerContext* context, const ModelTable& models,
-             const v1::GenerateRequest& proto);
   void WriteOrFinish();  // REQUIRES mutex_ held
 
   std::shared_ptr<GenerateCall> self_;  // until gRPC's OnDone
   grpc::CallbackServerContext* context_ = nullptr;
-  std::shared_ptr<const engine::Request> request_;
-  engine::Engine* engine_ = nullptr;
+  Admission admission_;
 
   std::mutex mutex_;
   v1::GenerateResponse writing_, gathered_;

@@ -13,28 +13,9 @@ ScoreCall* ScoreCall::Start(grpc::CallbackServerContext* context, const ModelTab
   std::shared_ptr<ScoreCall> call(new ScoreCall);
   call->self_ = call;
   call->response_ = response;
-  call->Begin(context, models, proto);
+  const absl::Status admitted = Admit(*context, models, proto, call, &call->admission_);
+  if (!admitted.ok()) call->Finish(ToGrpcStatus(admitted));
   return call.get();
-}
-
-void ScoreCall::Begin(grpc::CallbackServerContext* context, const ModelTable& models,
-                      const v1::ScoreRequest& proto) {
-  const absl::Time arrival = absl::Now();
-  const auto model = models.Find(proto.model());
-  if (!model.ok()) {
-    Finish(ToGrpcStatus(model.status()));
-    return;
-  }
-  absl::StatusOr<engine::Request> request = ToRequest(proto, *(*model)->engine, *context, arrival);
-  if (!request.ok()) {
-    (*model)->observer->OnRejected("invalid");
-    Finish(ToGrpcStatus(request.status()));
-    return;
-  }
-  request_ = std::make_shared<const engine::Request>(*std::move(request));
-  engine_ = (*model)->engine.get();
-  const absl::Status submitted = engine_->Submit(request_, self_);
-  if (!submitted.ok()) Finish(ToGrpcStatus(submitted));
 }
 
 void ScoreCall::OnResult(engine::RequestResult result) {
@@ -42,9 +23,7 @@ void ScoreCall::OnResult(engine::RequestResult result) {
   Finish(ToGrpcStatus(result.status));
 }
 
-void ScoreCall::OnCancel() {
-  if (request_ != nullptr) engine_->Cancel(request_->id);
-}
+void ScoreCall::OnCancel() { admission_.Cancel(); }
 
 void ScoreCall::OnDone() { std::exchange(self_, nullptr).reset(); }
 

@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "acuity/v1/acuity.grpc.pb.h"
-#include "server/grpc/model_table.h"
+#include "server/grpc/admission.h"
 
 namespace acuity::server {
 
@@ -25,13 +25,10 @@ class ScoreCall final : public grpc::ServerUnaryReactor, public engine::EventSin
 
  private:
   ScoreCall() = default;
-  void Begin(grpc::CallbackServerContext* context, const ModelTable& models,
-             const v1::ScoreRequest& proto);
 
   std::shared_ptr<ScoreCall> self_;  // until gRPC's OnDone
   v1::ScoreResponse* response_ = nullptr;
-  std::shared_ptr<const engine::Request> request_;
-  engine::Engine* engine_ = nullptr;
+  Admission admission_;
 };
 
 }  // namespace acuity::server
