@@ -10,14 +10,10 @@ add_executable(chat_template_dump ${CMAKE_CURRENT_LIST_DIR}/chat_template_dump.c
 target_compile_options(chat_template_dump PRIVATE ${ACUITY_WARNINGS})
 target_link_libraries(chat_template_dump PRIVATE acuity_tokenizer nlohmann_json::nlohmann_json)
 
-if(EXISTS ${tokenizer_python})
-  add_test(NAME tokenizer_parity
-           COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/tokenizer_parity.py
-                   $<TARGET_FILE:tokenizer_dump> ${tokenizer_model})
-  add_test(NAME chat_template_parity
-           COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/chat_template_parity.py
-                   $<TARGET_FILE:chat_template_dump> ${tokenizer_model})
-  set_tests_properties(tokenizer_parity chat_template_parity PROPERTIES LABELS parity TIMEOUT 300)
-else()
-  message(STATUS "Tokenizer parity tests left out: no ${tokenizer_python} (scripts/setup tests)")
-endif()
+add_test(NAME tokenizer_parity
+         COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/tokenizer_parity.py
+                 $<TARGET_FILE:tokenizer_dump> ${tokenizer_model})
+add_test(NAME chat_template_parity
+         COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/chat_template_parity.py
+                 $<TARGET_FILE:chat_template_dump> ${tokenizer_model})
+set_tests_properties(tokenizer_parity chat_template_parity PROPERTIES LABELS parity TIMEOUT 300)

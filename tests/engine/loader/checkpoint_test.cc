@@ -504,7 +504,7 @@ class DefaultModelTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const std::string path = DefaultModelPath();
-    if (!std::filesystem::exists(path)) GTEST_SKIP() << "no " << path;
+    ASSERT_TRUE(std::filesystem::exists(path)) << "no " << path << ": run scripts/setup";
     absl::StatusOr<std::unique_ptr<Checkpoint>> opened = Checkpoint::Open(path);
     ASSERT_TRUE(opened.ok()) << opened.status();
     checkpoint_ = std::move(*opened);
