@@ -3,11 +3,15 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/impl/server_builder_plugin.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -21,11 +25,21 @@ constexpr int kMaxMetadataBytes = 8 << 10;
 constexpr int kMaxStreamsPerConnection = 100;
 constexpr int kMinPingIntervalMs = 10'000;  // clients that ping more often are disconnected
 
+// Linking the reflection library is enough to have reflection: it registers its plugin by itself.
+// This takes it out.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const auto& p) { return p->name() == "proto_server_reflection"; });
+  }
+};
+
 class GrpcServerImpl : public GrpcServer {
  public:
   explicit GrpcServerImpl(const ModelTable* models) : service_(models) {}
 
-  absl::Status Listen(const std::string& address) {
+  absl::Status Listen(const std::string& address, bool reflection) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -37,6 +51,7 @@ class GrpcServerImpl : public GrpcServer {
                                0);  // a second daemon must not share the port
     int port = 0;
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+    if (!reflection) builder.SetOption(std::make_unique<WithoutReflection>());
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) {
@@ -102,7 +117,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string&
   }
   if (reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   auto server = std::make_unique<GrpcServerImpl>(models);
-  const absl::Status listening = server->Listen(address);
+  const absl::Status listening = server->Listen(address, reflection);
   if (!listening.ok()) return listening;
   return server;
 }

@@ -36,6 +36,13 @@ class LifecycleTest(unittest.TestCase):
             self.assertEqual(model.max_context, 512)
             self.assertTrue(model.chat)
 
+    def test_reflection_can_be_turned_off(self):
+        with Daemon(*SMALL, "--no-reflection") as daemon:
+            with self.assertRaises(grpc.RpcError) as caught:
+                ProtoReflectionDescriptorDatabase(daemon.channel).get_services()
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+            self.assertEqual(len(daemon.generate("x", max_tokens=1, ignore_eos=True).token_ids), 1)
+
     def test_two_models_with_their_own_policies_on_a_unix_socket(self):
         with tempfile.TemporaryDirectory() as folder:
             address = f"unix:{folder}/acuity.sock"
