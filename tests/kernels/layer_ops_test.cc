@@ -36,8 +36,8 @@ TEST(RmsNormTest, EveryTailAgainstDouble) {
       for (int offset : {0, 1}) {
         const std::vector<float> x = Random(dim + offset, 1, 3), w = Random(dim + offset, 2);
         std::vector<float> out(static_cast<size_t>(dim + offset + 1), -7.0f);
-        LayerOpsKernelsFor(isa).rms_norm(x.data() + offset, w.data() + offset, 1e-5f, dim,
-                                         out.data() + offset);
+        const NormParams params = {NormKind::kRms, 1e-5f, w.data() + offset};
+        LayerOpsKernelsFor(isa).norm(x.data() + offset, params, dim, out.data() + offset);
         double squares = 0;
         for (int64_t i = 0; i < dim; ++i) {
           squares +=
@@ -60,12 +60,13 @@ TEST(RmsNormTest, InPlaceAndZeroRow) {
   const std::vector<float> w = Random(40, 3);
   std::vector<float> x(40, 0.0f);
   for (Isa isa : Isas()) {
-    LayerOpsKernelsFor(isa).rms_norm(x.data(), w.data(), 1e-6f, 40, x.data());
+    LayerOpsKernelsFor(isa).norm(x.data(), {NormKind::kRms, 1e-6f, w.data()}, 40, x.data());
     for (float v : x) EXPECT_EQ(v, 0.0f);
   }
   std::vector<float> a = Random(40, 4), b(40);
-  RmsNorm(a.data(), w.data(), 1e-6f, 1, 40, b.data(), {});
-  RmsNorm(a.data(), w.data(), 1e-6f, 1, 40, a.data(), {});
+  const NormParams params = {NormKind::kRms, 1e-6f, w.data()};
+  Norm(a.data(), params, 1, 40, b.data(), {});
+  Norm(a.data(), params, 1, 40, a.data(), {});
   EXPECT_EQ(a, b);
 }
 
@@ -75,7 +76,7 @@ TEST(SiluMulTest, EveryTailAndRangeAgainstDouble) {
       for (float scale : {0.01f, 1.0f, 10.0f, 40.0f}) {
         const std::vector<float> g = Random(dim, 5, scale), u = Random(dim, 6);
         std::vector<float> out(static_cast<size_t>(dim + 1), -7.0f);
-        LayerOpsKernelsFor(isa).silu_mul(g.data(), u.data(), dim, out.data());
+        LayerOpsKernelsFor(isa).activate(Activation::kSilu, g.data(), u.data(), dim, out.data());
         for (size_t i = 0; i < static_cast<size_t>(dim); ++i) {
           const double expected = g[i] / (1 + std::exp(-double{g[i]})) * u[i];
           ASSERT_NEAR(out[i], expected, 1e-6 * std::abs(expected) + 1e-35)
@@ -92,7 +93,7 @@ TEST(SiluMulTest, Extremes) {
   const std::vector<float> u(8, 2.0f);
   std::vector<float> out(8);
   for (Isa isa : Isas()) {
-    LayerOpsKernelsFor(isa).silu_mul(g.data(), u.data(), 8, out.data());
+    LayerOpsKernelsFor(isa).activate(Activation::kSilu, g.data(), u.data(), 8, out.data());
     EXPECT_EQ(out[0], 0.0f);
     EXPECT_EQ(out[1], 0.0f);
     EXPECT_EQ(out[2], 2e30f);
@@ -226,12 +227,13 @@ TEST(LayerOpsTest, RowsAreBitIdenticalInAnyBatchAndThreadCount) {
   ThreadPool pool(3);
   const std::vector<float> x = Random(kRows * 2 * kDim, 8), w = Random(kDim, 9);
   std::vector<float> norm(kRows * kDim), silu(kRows * kDim), alone(kDim);
-  RmsNorm(x.data(), w.data(), 1e-5f, kRows, kDim, norm.data(), pool.parallel_for());
-  SiluMul(x.data(), kRows, kDim, silu.data(), pool.parallel_for());
+  const NormParams params = {NormKind::kRms, 1e-5f, w.data()};
+  Norm(x.data(), params, kRows, kDim, norm.data(), pool.parallel_for());
+  Activate(Activation::kSilu, true, x.data(), kRows, kDim, silu.data(), pool.parallel_for());
   for (int64_t row = 0; row < kRows; ++row) {
-    RmsNorm(x.data() + row * kDim, w.data(), 1e-5f, 1, kDim, alone.data(), {});
+    Norm(x.data() + row * kDim, params, 1, kDim, alone.data(), {});
     ASSERT_EQ(std::memcmp(alone.data(), norm.data() + row * kDim, kDim * 4), 0) << row;
-    SiluMul(x.data() + row * 2 * kDim, 1, kDim, alone.data(), {});
+    Activate(Activation::kSilu, true, x.data() + row * 2 * kDim, 1, kDim, alone.data(), {});
     ASSERT_EQ(std::memcmp(alone.data(), silu.data() + row * kDim, kDim * 4), 0) << row;
   }
 }
@@ -261,8 +263,11 @@ TEST(LayerOpsTest, RopeAppendInParallelEqualsSerial) {
 }
 
 TEST(LayerOpsTest, NoRows) {
-  RmsNorm(nullptr, nullptr, 1e-5f, 0, 64, nullptr, {});
-  SiluMul(nullptr, 0, 64, nullptr, {});
+  Norm(nullptr, {}, 0, 64, nullptr, {});
+  NormGroups(nullptr, 0, {}, false, 0, 2, 64, {});
+  Activate(Activation::kSilu, true, nullptr, 0, 64, nullptr, {});
+  AddScaled(nullptr, 1, 0, 64, nullptr, {});
+  ScaleAndCap(1, 0, 0, 64, nullptr, {});
   RopeAppend({}, {});
 }
 

@@ -53,9 +53,9 @@ TEST(CheckpointTest, TinyModel) {
   EXPECT_EQ(spec.layers.size(), 1u);
   EXPECT_EQ(spec.head_dim, 16);
   EXPECT_EQ(spec.softmax_scale, 0.25f);
-  EXPECT_EQ(spec.rope_style, kernels::RopeStyle::kInterleaved);
+  EXPECT_EQ(spec.ropes[0].style, kernels::RopeStyle::kInterleaved);
   EXPECT_TRUE(spec.tied_embeddings);
-  EXPECT_TRUE(spec.rope_factors.empty());
+  EXPECT_TRUE(spec.ropes[0].factors.empty());
   EXPECT_EQ(spec.layers[0].policy.name, "softmax");
   EXPECT_EQ((*checkpoint)->stored_type(), "Q4_1");
   EXPECT_EQ((*checkpoint)->file_bytes(), bytes.size());
@@ -84,8 +84,8 @@ TEST(CheckpointTest, OptionalKeysHaveDefaults) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   const ModelSpec& spec = (*checkpoint)->spec();
   EXPECT_EQ(spec.num_kv_heads, 2);
-  EXPECT_EQ(spec.rope_theta, 10000.0f);
-  EXPECT_EQ(spec.rotary_dim, 16);
+  EXPECT_EQ(spec.ropes[0].theta, 10000.0f);
+  EXPECT_EQ(spec.ropes[0].rotary_dim, 16);
   EXPECT_EQ(spec.vocab_size, 8);
 }
 
@@ -292,7 +292,7 @@ TEST(CheckpointTest, RopeFactors) {
   std::memcpy(data, factors, sizeof(factors));
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = OpenGguf(bytes);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  EXPECT_THAT((*checkpoint)->spec().rope_factors, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
+  EXPECT_THAT((*checkpoint)->spec().ropes[0].factors, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
   for (const float bad : {0.0f, -1.0f, HUGE_VALF, std::nanf("")}) {
     std::memcpy(data + 12, &bad, sizeof(bad));
     checkpoint = OpenGguf(bytes);
@@ -524,10 +524,10 @@ TEST_F(DefaultModelTest, Spec) {
   EXPECT_EQ(spec.ffn_size, 1536);
   EXPECT_EQ(spec.vocab_size, 49152);
   EXPECT_EQ(spec.max_context, 8192);
-  EXPECT_EQ(spec.rms_epsilon, 1e-5f);
-  EXPECT_EQ(spec.rope_theta, 100000.0f);
-  EXPECT_EQ(spec.rotary_dim, 64);
-  EXPECT_EQ(spec.rope_style, kernels::RopeStyle::kInterleaved);
+  EXPECT_EQ(spec.norm_epsilon, 1e-5f);
+  EXPECT_EQ(spec.ropes[0].theta, 100000.0f);
+  EXPECT_EQ(spec.ropes[0].rotary_dim, 64);
+  EXPECT_EQ(spec.ropes[0].style, kernels::RopeStyle::kInterleaved);
   EXPECT_EQ(spec.softmax_scale, 0.125f);
   EXPECT_EQ(spec.attention_softcap, 0.0f);
   EXPECT_TRUE(spec.tied_embeddings);
