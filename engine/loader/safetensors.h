@@ -25,7 +25,7 @@ inline constexpr uint64_t kMaxSafetensorsDims = 8;         // real ones have <= 
 inline constexpr uint64_t kMaxSafetensorsMetadata = 4096;  // keys of __metadata__
 inline constexpr uint64_t kMaxSafetensorsTokenBytes = 4 << 20;  // one string, number or gap of JSON
 inline constexpr uint64_t kMaxSafetensorsShards = 4096;         // real sets have < 200
-inline constexpr uint64_t kMaxSafetensorsIndexBytes = 32 << 20;  // the largest real one: 9 MB
+inline constexpr uint64_t kMaxSafetensorsIndexBytes = 16 << 20;  // the largest real one: 9 MB
 
 // One storage type.
 struct SafetensorsType {
@@ -63,14 +63,6 @@ absl::StatusOr<std::vector<SafetensorsTensor>> ParseSafetensors(std::span<const 
 // InvalidArgument if its type cannot be read as float, or if the range is not inside. Thread-safe.
 absl::Status ReadAsFloat(const SafetensorsTensor& tensor, int64_t begin, int64_t count, float* out);
 
-// Maps a file of a model directory. `name` must be a plain file name (no '/', not ".."). Symbolic
-// links are followed if they end at a regular file in the directory itself or, as the hub's cache
-// lays them out (DIR/../../blobs), in the blobs of the same model; any other target is
-// InvalidArgument, and so is what is not a regular file. Else as MappedFile::Open.
-absl::StatusOr<std::unique_ptr<MappedFile>> OpenModelFile(const std::string& directory,
-                                                          std::string_view name,
-                                                          uint64_t max_bytes);
-
 // All tensors of a model directory. Immutable after Open; thread-safe. The files stay mapped while
 // it lives, and must not be shrunk meanwhile (see MappedFile).
 class SafetensorsSet {
@@ -79,7 +71,8 @@ class SafetensorsSet {
   // DIRECTORY/model.safetensors.index.json names in "weight_map"; other files are never opened.
   // NotFound if there is neither, and says so if there are only pickle files (*.bin, *.pt, *.pth),
   // which are never read. InvalidArgument, in front of it the file's path, if a file is damaged
-  // (see ParseSafetensors and OpenModelFile), if a tensor is not in the file that the index says,
+  // (see ParseSafetensors and
+  // OpenModelFile), if a tensor is not in the file that the index says,
   // or if a file has a tensor that the index has not. Allocates less than 64 MB.
   static absl::StatusOr<std::unique_ptr<SafetensorsSet>> Open(const std::string& directory);
 
@@ -90,6 +83,10 @@ class SafetensorsSet {
 
  private:
   SafetensorsSet() = default;
+  absl::Status AddFile(const std::string& directory, std::string_view name);
+  absl::Status OpenIndexed(const std::string& directory, std::span<const uint8_t> index);
+  absl::Status SortByName();
+  absl::Status CheckIndex(const std::string& directory, std::span<const uint8_t> index) const;
 
   std::vector<std::string> files_;
   std::vector<std::unique_ptr<MappedFile>> mappings_;  // parallel to files_
