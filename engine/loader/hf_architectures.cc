@@ -16,7 +16,6 @@ namespace {
 constexpr float kMaxScale = 1e6f;
 constexpr int kWindow = 4096;  // what transformers takes for an absent sliding_window
 
-bool Never(int) { return false; }
 bool Always(int) { return true; }
 
 absl::Status ReadLlama(const HfConfig& config, ModelSpec* spec) {
@@ -72,8 +71,8 @@ absl::Status ReadQwen3(const HfConfig& config, ModelSpec* spec) {
 }
 
 absl::Status ReadQwen3Moe(const HfConfig& config, ModelSpec* spec) {
-  ACUITY_RETURN_IF_ERROR(ReadCommonFields(
-      config, {.absent_kv_heads = 4, .ffn = "moe_intermediate_size"}, spec));
+  ACUITY_RETURN_IF_ERROR(
+      ReadCommonFields(config, {.absent_kv_heads = 4, .ffn = "moe_intermediate_size"}, spec));
   config.Ignore({"intermediate_size"});  // of layers without experts: there must be none
   ACUITY_RETURN_IF_ERROR(config.MustBeOff("mlp_only_layers"));
   ACUITY_RETURN_IF_ERROR(config.Integer("decoder_sparse_step", 1, 1, 1).status());
@@ -92,8 +91,8 @@ absl::Status ReadQwen3Moe(const HfConfig& config, ModelSpec* spec) {
 }
 
 absl::Status ReadMixtral(const HfConfig& config, ModelSpec* spec) {
-  ACUITY_RETURN_IF_ERROR(ReadCommonFields(
-      config, {.absent_kv_heads = 8, .absent_norm_epsilon = 1e-5f}, spec));
+  ACUITY_RETURN_IF_ERROR(
+      ReadCommonFields(config, {.absent_kv_heads = 8, .absent_norm_epsilon = 1e-5f}, spec));
   ACUITY_ASSIGN_OR_RETURN(spec->experts.count, config.Integer("num_local_experts", 1, 1024));
   ACUITY_ASSIGN_OR_RETURN(spec->experts.per_token,
                           config.Integer("num_experts_per_tok", 1, spec->experts.count));
@@ -122,7 +121,8 @@ absl::Status ReadGptOss(const HfConfig& config, ModelSpec* spec) {
 }
 
 absl::Status ReadSmolLm3(const HfConfig& config, ModelSpec* spec) {
-  ACUITY_RETURN_IF_ERROR(ReadCommonFields(config, {.absent_kv_heads = 4, .absent_tied = true}, spec));
+  ACUITY_RETURN_IF_ERROR(
+      ReadCommonFields(config, {.absent_kv_heads = 4, .absent_tied = true}, spec));
   ACUITY_RETURN_IF_ERROR(ReadAttentionBias(config, "attention_bias", false, spec));
   ACUITY_ASSIGN_OR_RETURN(spec->ffn_bias, config.Bool("mlp_bias", false));
   ACUITY_RETURN_IF_ERROR(ReadRope(config, {.default_theta = 2e6f}, spec));
@@ -155,7 +155,7 @@ absl::Status ReadGemmaFields(const HfConfig& config, const HfFields& fields, Mod
   ACUITY_RETURN_IF_ERROR(ReadCommonFields(config, fields, spec));
   ACUITY_RETURN_IF_ERROR(ReadAttentionBias(config, "attention_bias", false, spec));
   spec->embedding_scale = std::sqrt(static_cast<float>(spec->hidden_size));
-  return ReadRope(config, {.default_theta = fields.context == "" ? 0 : 10000.0f}, spec);
+  return ReadRope(config, {}, spec);
 }
 
 absl::Status ReadGemma(const HfConfig& config, ModelSpec* spec) {
@@ -163,15 +163,7 @@ absl::Status ReadGemma(const HfConfig& config, ModelSpec* spec) {
                      .absent_head_dim = 256,
                      .absent_activation = "gelu_pytorch_tanh",
                      .absent_tied = true};
-  // transformers computes what the older key says; both must say the same.
-  if (config.Has("hidden_activation")) {
-    ACUITY_ASSIGN_OR_RETURN(const std::string newer, config.String("hidden_activation"));
-    ACUITY_ASSIGN_OR_RETURN(const std::string older,
-                            config.String("hidden_act", "gelu_pytorch_tanh"));
-    if (newer != older && newer != "gelu_pytorch_tanh") {
-      return config.Bad("hidden_activation", "hidden_act says otherwise");
-    }
-  }
+  config.Ignore({"hidden_activation"});  // transformers reads hidden_act
   return ReadGemmaFields(config, fields, spec);
 }
 
@@ -279,11 +271,10 @@ absl::Status ReadGranite(const HfConfig& config, ModelSpec* spec) {
 }
 
 absl::Status ReadStableLm(const HfConfig& config, ModelSpec* spec) {
-  ACUITY_RETURN_IF_ERROR(ReadCommonFields(config,
-                                          {.absent_kv_heads = 32,
-                                           .norm_epsilon = "layer_norm_eps",
-                                           .absent_norm_epsilon = 1e-5f},
-                                          spec));
+  ACUITY_RETURN_IF_ERROR(ReadCommonFields(
+      config,
+      {.absent_kv_heads = 32, .norm_epsilon = "layer_norm_eps", .absent_norm_epsilon = 1e-5f},
+      spec));
   spec->norm = kernels::NormKind::kLayer;
   spec->norm_bias = true;
   ACUITY_ASSIGN_OR_RETURN(spec->qkv_bias, config.Bool("use_qkv_bias", false));
@@ -367,8 +358,8 @@ absl::Status ReadGptNeoX(const HfConfig& config, ModelSpec* spec) {
 
 absl::Status ReadCohere(const HfConfig& config, ModelSpec* spec) {
   ACUITY_RETURN_IF_ERROR(ReadCommonFields(
-      config,
-      {.norm_epsilon = "layer_norm_eps", .absent_norm_epsilon = 1e-5f, .absent_tied = true}, spec));
+      config, {.norm_epsilon = "layer_norm_eps", .absent_norm_epsilon = 1e-5f, .absent_tied = true},
+      spec));
   ACUITY_RETURN_IF_ERROR(ReadAttentionBias(config, "attention_bias", false, spec));
   spec->norm = kernels::NormKind::kLayer;
   spec->parallel_residual = spec->shared_norm = true;

@@ -12,6 +12,7 @@
 #include "engine/loader/hf_config.h"
 #include "engine/loader/hf_tensors.h"
 #include "engine/loader/mapped_file.h"
+#include "engine/loader/model_file.h"
 #include "engine/loader/safetensors.h"
 #include "engine/loader/status_util.h"
 
@@ -21,8 +22,8 @@ namespace {
 constexpr uint64_t kMaxConfigFileBytes = 4 << 20;
 
 // Buffers that older files carry: masks, and what follows from config.json.
-constexpr std::string_view kIgnoredTensors[] = {".attn.bias",        ".attn.masked_bias",
-                                                ".attention.bias",   ".attention.masked_bias",
+constexpr std::string_view kIgnoredTensors[] = {".attn.bias", ".attn.masked_bias",
+                                                ".attention.bias", ".attention.masked_bias",
                                                 "rotary_emb.inv_freq"};
 
 class HfCheckpoint : public Checkpoint {

@@ -66,9 +66,7 @@ bool HfConfig::Has(std::string_view key) const {
   return found != node_->json.end() && !found->is_null();
 }
 
-bool HfConfig::HasKey(std::string_view key) const {
-  return node_->json.contains(std::string(key));
-}
+bool HfConfig::HasKey(std::string_view key) const { return node_->json.contains(std::string(key)); }
 
 absl::StatusOr<int64_t> HfConfig::Integer(std::string_view key, int64_t min, int64_t max,
                                           std::optional<int64_t> absent) const {
@@ -165,7 +163,8 @@ void HfConfig::Ignore(std::initializer_list<std::string_view> keys) const {
 absl::Status HfConfig::CheckAllRead() const {
   for (const auto& item : node_->json.items()) {
     if (!item.value().is_null() && !node_->read.contains(item.key())) {
-      return Bad(item.key(), "this key is not known for the model's type, so what it changes isn't");
+      return Bad(item.key(),
+                 "this key is not known for the model's type, so what it changes isn't");
     }
   }
   for (const auto& [key, node] : node_->objects) {

@@ -74,20 +74,52 @@ absl::Status ReadActivation(const HfConfig& config, const HfFields& fields, Mode
 absl::Status IgnoreHarmlessKeys(const HfConfig& config) {
   config.Ignore({
       // What it is, and who wrote it.
-      "model_type", "architectures", "auto_map", "transformers_version", "torch_dtype", "dtype",
-      "_name_or_path", "unsloth_version", "unsloth_fixed",
+      "model_type",
+      "architectures",
+      "auto_map",
+      "transformers_version",
+      "torch_dtype",
+      "dtype",
+      "_name_or_path",
+      "unsloth_version",
+      "unsloth_fixed",
       // The tokenizer's and generation's part.
-      "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id",
-      "unk_token_id", "decoder_start_token_id", "cache_implementation", "use_cache",
+      "bos_token_id",
+      "eos_token_id",
+      "pad_token_id",
+      "sep_token_id",
+      "cls_token_id",
+      "unk_token_id",
+      "decoder_start_token_id",
+      "cache_implementation",
+      "use_cache",
       // Training only.
-      "initializer_range", "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop",
-      "attn_pdrop", "residual_dropout", "embedding_dropout", "classifier_dropout",
-      "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "gradient_checkpointing",
+      "initializer_range",
+      "attention_dropout",
+      "hidden_dropout",
+      "embd_pdrop",
+      "resid_pdrop",
+      "attn_pdrop",
+      "residual_dropout",
+      "embedding_dropout",
+      "classifier_dropout",
+      "output_router_logits",
+      "router_aux_loss_coef",
+      "router_jitter_noise",
+      "gradient_checkpointing",
       // Outputs and other tasks.
-      "return_dict", "output_hidden_states", "output_attentions", "id2label", "label2id",
-      "problem_type", "task_specific_params", "finetuning_task",
+      "return_dict",
+      "output_hidden_states",
+      "output_attentions",
+      "id2label",
+      "label2id",
+      "problem_type",
+      "task_specific_params",
+      "finetuning_task",
       // The order of additions, or how it is computed.
-      "pretraining_tp", "_attn_implementation", "attn_implementation",
+      "pretraining_tp",
+      "_attn_implementation",
+      "attn_implementation",
   });
   for (const char* key :
        {"quantization_config", "compression_config", "add_cross_attention", "is_encoder_decoder",
@@ -175,11 +207,12 @@ absl::Status ReadLogitPolicy(const HfConfig& config, ModelSpec* spec) {
     if (!config.Has(key)) continue;
     ACUITY_ASSIGN_OR_RETURN(const HfConfig rope, config.Object(key));
     if (!rope.Has("llama_4_scaling_beta")) continue;
-    if (policy.kind != RowScaleKind::kSoftmax) return rope.Bad("llama_4_scaling_beta", "there is another policy, too");
+    if (policy.kind != RowScaleKind::kSoftmax)
+      return rope.Bad("llama_4_scaling_beta", "there is another policy, too");
     policy.kind = RowScaleKind::kMinistral;
     ACUITY_ASSIGN_OR_RETURN(policy.strength, rope.Number("llama_4_scaling_beta", -1e3f, 1e3f));
-    ACUITY_ASSIGN_OR_RETURN(policy.length, rope.Number("original_max_position_embeddings", 1,
-                                                       kMaxContextTokens));
+    ACUITY_ASSIGN_OR_RETURN(policy.length,
+                            rope.Number("original_max_position_embeddings", 1, kMaxContextTokens));
     policy.name = Concat("ministral:beta=", policy.strength, ",context=", policy.length);
   }
   if (policy.kind == RowScaleKind::kSoftmax) return absl::OkStatus();

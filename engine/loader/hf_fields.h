@@ -53,8 +53,8 @@ absl::StatusOr<std::optional<std::vector<bool>>> ReadSlidingLayers(const HfConfi
 
 // Logit policies that a config names (see kernels/logit_policy.h), at most one of: use_logn_attn
 // with seq_length; attn_temperature_tuning with floor_scale and attn_scale, for the layers without
-// rotary embedding; llama_4_scaling_beta in rope_parameters; scalable_softmax, whose layers are left
-// kSsmax without s: that is in tensors. REQUIRES the layers' ropes.
+// rotary embedding; llama_4_scaling_beta in rope_parameters; scalable_softmax, whose layers are
+// left kSsmax without s: that is in tensors. REQUIRES the layers' ropes.
 absl::Status ReadLogitPolicy(const HfConfig& config, ModelSpec* spec);
 
 // ---- implementation ----

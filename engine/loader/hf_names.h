@@ -99,8 +99,7 @@ inline constexpr HfTensorRule kPhi3Stacks[] = {
     {"ffn_gate", "model.layers.*.mlp.gate_up_proj", HfLayout::kStacked},
     {"ffn_up", "model.layers.*.mlp.gate_up_proj", HfLayout::kStacked},
 };
-inline constexpr auto kPhi3Names =
-    JoinRules(kPhi3Stacks, kEnds, kAttention, kPreNorms, kGatedFfn);
+inline constexpr auto kPhi3Names = JoinRules(kPhi3Stacks, kEnds, kAttention, kPreNorms, kGatedFfn);
 
 inline constexpr HfTensorRule kOlmo2Norms[] = {
     {"post_attention_norm", "model.layers.*.post_attention_layernorm"},

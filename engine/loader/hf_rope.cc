@@ -66,9 +66,8 @@ absl::Status ReadYarn(const HfConfig& scaling, RopeSpec* rope, ModelSpec* spec) 
   const double magnitude = m != 0 && m_all != 0
                                ? YarnMagnitude(factor, m) / YarnMagnitude(factor, m_all)
                                : YarnMagnitude(factor, 1);
-  ACUITY_ASSIGN_OR_RETURN(
-      rope->magnitude,
-      scaling.Number("attention_factor", 1e-6f, kMaxFactor, static_cast<float>(magnitude)));
+  ACUITY_ASSIGN_OR_RETURN(rope->magnitude, scaling.Number("attention_factor", 1e-6f, kMaxFactor,
+                                                          static_cast<float>(magnitude)));
   ACUITY_ASSIGN_OR_RETURN(const bool truncate, scaling.Bool("truncate", true));
   ACUITY_ASSIGN_OR_RETURN(const int original, ReadOriginalContext(scaling, *spec));
   // The dimension whose wave turns `turns` times within the original context.
@@ -112,9 +111,8 @@ absl::Status ReadLongRope(const HfConfig& config, const HfConfig& scaling, RopeS
   }
   const double magnitude =
       factor <= 1 ? 1 : std::sqrt(1 + std::log(double{factor}) / std::log(double(original)));
-  ACUITY_ASSIGN_OR_RETURN(
-      rope->magnitude,
-      scaling.Number("attention_factor", 1e-6f, kMaxFactor, static_cast<float>(magnitude)));
+  ACUITY_ASSIGN_OR_RETURN(rope->magnitude, scaling.Number("attention_factor", 1e-6f, kMaxFactor,
+                                                          static_cast<float>(magnitude)));
   rope->factors = spec->max_context > original ? longer : shorter;
   return absl::OkStatus();
 }

@@ -165,8 +165,8 @@ absl::Status HfTensorMap::AddPieces(const HfTensorRule& rule, const ModelTensor&
   const auto shape_of = [&](int64_t n) {
     return vector ? std::vector<int64_t>{n} : std::vector<int64_t>{n, columns};
   };
-  const HfTensorView::Piece plain = {.tensor = nullptr, .rows = rows, .block = 0,
-                                     .row_stride = columns};
+  const HfTensorView::Piece plain = {
+      .tensor = nullptr, .rows = rows, .block = 0, .row_stride = columns};
   const Stack stack = StackOf(stem, spec_);
   HfTensorView::Piece piece = plain;
   switch (rule.layout) {
@@ -196,8 +196,8 @@ absl::Status HfTensorMap::AddPieces(const HfTensorRule& rule, const ModelTensor&
       return add(0, {columns, stack.total}, piece);
     case HfLayout::kExperts:
     case HfLayout::kHeads: {
-      const int64_t count = rule.layout == HfLayout::kHeads ? rows / spec_.head_dim
-                                                            : int64_t{spec_.experts.count};
+      const int64_t count =
+          rule.layout == HfLayout::kHeads ? rows / spec_.head_dim : int64_t{spec_.experts.count};
       piece.rows = rows / count;
       for (int64_t i = 0; i < count; ++i) {
         ACUITY_RETURN_IF_ERROR(add(i, shape_of(piece.rows), piece));
@@ -224,8 +224,8 @@ absl::StatusOr<HfTensorView> HfTensorMap::Resolve(const ModelTensor& wanted) {
   const CanonicalName name = Split(wanted.name);
   const HfTensorRule* rule = RuleFor(name.stem, name.ending);
   if (rule == nullptr) {
-    return InvalidArgument("'", wanted.name, "' has no name in Hugging Face's ",
-                           spec_.architecture, " models");
+    return InvalidArgument("'", wanted.name, "' has no name in Hugging Face's ", spec_.architecture,
+                           " models");
   }
   const std::string pattern = rule->canonical == name.stem ? Concat(rule->pattern, name.ending)
                                                            : std::string(rule->pattern);

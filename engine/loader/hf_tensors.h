@@ -17,10 +17,10 @@ namespace acuity::engine {
 
 // How a canonical tensor lies in the file's.
 enum class HfLayout : uint8_t {
-  kWhole,      // as it is: [rows, columns], or [size]
-  kStacked,    // Q, K, V (or gate, up) lie one below the other in one tensor: attn_q, attn_k, attn_v
-               // (ffn_gate, ffn_up) are its rows. Of biases too.
-  kByHead,     // [heads, 3, head_dim, hidden]: each head's Q, K, V (GPT-NeoX). Of biases too.
+  kWhole,    // as it is: [rows, columns], or [size]
+  kStacked,  // Q, K, V (or gate, up) lie one below the other in one tensor: attn_q, attn_k, attn_v
+             // (ffn_gate, ffn_up) are its rows. Of biases too.
+  kByHead,   // [heads, 3, head_dim, hidden]: each head's Q, K, V (GPT-NeoX). Of biases too.
   kTransposed,         // [columns, rows] (GPT-2's Conv1D)
   kTransposedStacked,  // [hidden, Q | K | V]
   kExperts,            // a tensor per expert: '#' in the pattern is its number
@@ -81,9 +81,8 @@ class HfTensorMap {
   std::string FileName(std::string_view pattern, std::string_view layer, int64_t number) const;
   absl::StatusOr<const SafetensorsTensor*> Take(const std::string& name,
                                                 std::span<const int64_t> shape);
-  absl::Status AddPieces(const HfTensorRule& rule, const ModelTensor& wanted,
-                         std::string_view stem, const std::string& pattern, std::string_view layer,
-                         HfTensorView* view);
+  absl::Status AddPieces(const HfTensorRule& rule, const ModelTensor& wanted, std::string_view stem,
+                         const std::string& pattern, std::string_view layer, HfTensorView* view);
 
   const SafetensorsSet& tensors_;
   const std::span<const HfTensorRule> rules_;

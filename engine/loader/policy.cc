@@ -188,7 +188,8 @@ absl::Status BadSidecar(std::string_view reason) {
 
 absl::StatusOr<Json> ParseJson(std::string_view text) {
   absl::StatusOr<Json> json = ParseBoundedJson(text, kMaxSidecarDepth);
-  if (!json.ok()) return BadSidecar({json.status().message().data(), json.status().message().size()});
+  if (!json.ok())
+    return BadSidecar({json.status().message().data(), json.status().message().size()});
   return json;
 }
 
