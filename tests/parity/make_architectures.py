@@ -45,7 +45,7 @@ BASE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_
 # Architectures without a head_dim of their own: 2 heads of 16.
 PLAIN = {**BASE, "num_attention_heads": 2, "num_key_value_heads": 1}
 del PLAIN["head_dim"]
-MHA = {**PLAIN, "num_key_value_heads": 2}
+MHA = {k: v for k, v in PLAIN.items() if k != "num_key_value_heads"}
 FOUR = {"num_hidden_layers": 4}
 
 
@@ -263,6 +263,7 @@ def Layout(folder, config):
     """Has transformers lay a model out in `folder`; returns the names and shapes of its tensors."""
     with transformers.modeling_utils.no_init_weights():
         model = transformers.AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
     model.save_pretrained(folder, safe_serialization=True)
     with safe_open(folder / "model.safetensors", "pt") as file:
         return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}
