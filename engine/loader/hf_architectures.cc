@@ -42,6 +42,15 @@ absl::Status ReadMinistral(const HfConfig& config, ModelSpec* spec) {
   return ReadLogitPolicy(config, spec);
 }
 
+absl::Status ReadMinistral3(const HfConfig& config, ModelSpec* spec) {
+  ACUITY_RETURN_IF_ERROR(
+      ReadCommonFields(config, {.absent_kv_heads = 8, .absent_norm_epsilon = 1e-5f}, spec));
+  ACUITY_RETURN_IF_ERROR(ReadRope(config, {.default_theta = 1e6f}, spec));
+  ACUITY_ASSIGN_OR_RETURN(const int window, ReadWindow(config, 0));
+  ACUITY_RETURN_IF_ERROR(ReadLayerWindows(config, window, Always, spec));
+  return ReadLogitPolicy(config, spec);
+}
+
 // Qwen's: windows from layer max_window_layers on, if use_sliding_window.
 absl::Status ReadQwenWindows(const HfConfig& config, ModelSpec* spec) {
   ACUITY_ASSIGN_OR_RETURN(const bool use, config.Bool("use_sliding_window", false));
@@ -395,6 +404,7 @@ constexpr HfArchitecture kArchitectures[] = {
     {"llama", ReadLlama, kLlamaNames},
     {"mistral", ReadMistral, kLlamaNames},
     {"ministral", ReadMinistral, kLlamaNames},
+    {"ministral3", ReadMinistral3, kLlamaNames},
     {"qwen2", ReadQwen2, kLlamaNames},
     {"qwen3", ReadQwen3, kLlamaNames},
     {"qwen3_moe", ReadQwen3Moe, kQwen3MoeNames},

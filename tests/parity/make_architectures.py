@@ -156,7 +156,7 @@ POLICY_ROWS = [
     ("qwen2, log-n", "qwen2", PLAIN, {"use_logn_attn": True, "seq_length": 24}),
     ("smollm3, Llama 4's temperature", "smollm3", {**PLAIN, **FOUR},
      {"attn_temperature_tuning": True, "floor_scale": 8, "attn_scale": 0.3}),
-    ("ministral, Ministral 3's scale", "ministral",
+    ("ministral3", "ministral",
      {**BASE, "layer_types": ["full_attention"] * 2, **YARN},
      {"llama_4_scaling_beta": 0.2}),
 ]
@@ -184,7 +184,7 @@ def Values(name, shape, offset, shift, exponent):
     return (offset + (q >> shift) * 2.0**exponent).astype(np.float32).reshape(shape)
 
 
-def Recipe(model_type, name, shape):
+def Recipe(model_type, tied, name, shape):
     """[offset, shift, exponent] that make a lively model."""
     if "ssmax_scale" in name or "softmax_scaler" in name:
         return [0.125, 0, -9]  # of either sign
@@ -195,7 +195,7 @@ def Recipe(model_type, name, shape):
     if len(shape) == 1 or name.endswith("bias") or "proj_bias" in name:
         return [0, 0, -6 if name.endswith("sinks") else -8]
     if "embed_tokens" in name or "wte" in name or "embed_in" in name:
-        return [0, 0, -6]
+        return [0, 0, -6 - 2 * tied - model_type.startswith("gemma")]
     fan_in = shape[-2] if model_type == "gpt2" or (model_type == "gpt_oss" and len(shape) == 3) else shape[-1]
     return [0, 0, round(math.log2(1.3 / math.sqrt(fan_in) / 74))]
 
@@ -310,7 +310,9 @@ def FillPolicy(policy, config, tensors):
                 tensors[(stem + "ssmax_bias").format(layer)] = [heads]
     if "llama_4_scaling_beta" in policy:
         POLICY["original"] = config.rope_scaling["original_max_position_embeddings"]
-        said = {"rope_scaling": {**config.rope_scaling, **said}}
+        # As transformers 5 writes it; 4.57 has the parts of the model, but not their sum.
+        said = {"model_type": "ministral3", "rope_scaling": None, "rope_theta": None,
+                "rope_parameters": {"rope_theta": config.rope_theta, **config.rope_scaling, **said}}
     return said
 
 
@@ -318,7 +320,8 @@ def MakeRow(name, model_type, fields, teeth, policy, folder):
     config = transformers.AutoConfig.for_model(model_type, **copy.deepcopy(fields))
     tensors = Layout(folder, config)
     said = FillPolicy(policy, config, tensors) if policy else {}
-    recipes = {n: Recipe(model_type, n, shape) for n, shape in tensors.items()}
+    tied = config.tie_word_embeddings
+    recipes = {n: Recipe(model_type, tied, n, shape) for n, shape in tensors.items()}
     weights = {n: torch.from_numpy(Values(n, tensors[n], *recipes[n])) for n in tensors}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     if policy.get("scalable_softmax"):
@@ -344,7 +347,7 @@ def MakeRow(name, model_type, fields, teeth, policy, folder):
           f"mean logprob {float(expected.mean()):.2f}, {len(set(continuation))} distinct greedy tokens", flush=True)
     return {
         "name": name,
-        "model_type": model_type,
+        "model_type": said.get("model_type", model_type),
         "config": {**json.loads((folder / "config.json").read_text()), **said},
         "tensors": [[n, tensors[n], *recipes[n]] for n in tensors],
         "prompt": ids,
