@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -62,6 +63,14 @@ absl::StatusOr<std::vector<SafetensorsTensor>> ParseSafetensors(std::span<const 
 // Writes elements [begin, begin + count) of `tensor`, in row-major order, to out [count].
 // InvalidArgument if its type cannot be read as float, or if the range is not inside. Thread-safe.
 absl::Status ReadAsFloat(const SafetensorsTensor& tensor, int64_t begin, int64_t count, float* out);
+
+// Calls `on_entry` for each entry of "weight_map" in an index, JSON text: the tensor's name and the
+// file that has it, both unchecked; the first error ends it. InvalidArgument for other damage; what
+// else the index holds is skipped.
+absl::Status ReadSafetensorsIndex(
+    std::span<const uint8_t> json,
+    const std::function<absl::Status(const std::string& tensor, const std::string& file)>&
+        on_entry);
 
 // All tensors of a model directory. Immutable after Open; thread-safe. The files stay mapped while
 // it lives, and must not be shrunk meanwhile (see MappedFile).

@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <filesystem>
-#include <optional>
+#include <functional>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -31,10 +31,10 @@ absl::Status Bad(const Parts&... parts) {
 
 // Receives the index's JSON piece by piece and hands each entry of "weight_map" on. Keeps no names:
 // an index is read twice, once for the files and once more to check it against their tensors.
-template <typename OnEntry>  // absl::Status(const std::string& tensor, const std::string& file)
 class IndexReader {
  public:
-  explicit IndexReader(OnEntry on_entry) : on_entry_(std::move(on_entry)) {}
+  using OnEntry = std::function<absl::Status(const std::string& tensor, const std::string& file)>;
+  explicit IndexReader(const OnEntry& on_entry) : on_entry_(on_entry) {}
 
   absl::Status status() const { return status_; }
 
@@ -93,25 +93,13 @@ class IndexReader {
     return Fail("weight_map's ", QuoteForError(key_), " is ", what, "; it must be a file name");
   }
 
-  OnEntry on_entry_;
+  const OnEntry& on_entry_;
   absl::Status status_;
   int depth_ = 0;
   bool in_map_ = false;  // within the value of "weight_map"
   bool map_seen_ = false;
   std::string key_;
 };
-
-template <typename OnEntry>
-absl::Status ReadIndex(std::span<const uint8_t> json, OnEntry on_entry) {
-  if (std::find(json.begin(), json.end(), 0) != json.end()) {  // the JSON library would stop there
-    return Bad("it has a byte of 0");
-  }
-  IndexReader<OnEntry> reader(std::move(on_entry));
-  const bool parsed = Json::sax_parse(json.begin(), json.end(), &reader);
-  ACUITY_RETURN_IF_ERROR(reader.status());
-  if (!parsed) return Bad("not valid JSON");
-  return reader.map_seen() ? absl::OkStatus() : Bad("weight_map is missing");
-}
 
 // The distinct files that the index names, sorted.
 absl::StatusOr<std::vector<std::string>> FilesOf(std::span<const uint8_t> index) {
@@ -128,7 +116,7 @@ absl::StatusOr<std::vector<std::string>> FilesOf(std::span<const uint8_t> index)
     }
     return absl::OkStatus();
   };
-  ACUITY_RETURN_IF_ERROR(ReadIndex(index, collect));
+  ACUITY_RETURN_IF_ERROR(ReadSafetensorsIndex(index, collect));
   return std::vector<std::string>(files.begin(), files.end());
 }
 
@@ -155,6 +143,20 @@ absl::Status NothingIn(const std::string& directory) {
 }
 
 }  // namespace
+
+absl::Status ReadSafetensorsIndex(
+    std::span<const uint8_t> json,
+    const std::function<absl::Status(const std::string& tensor, const std::string& file)>&
+        on_entry) {
+  if (std::find(json.begin(), json.end(), 0) != json.end()) {  // the JSON library would stop there
+    return Bad("it has a byte of 0");
+  }
+  IndexReader reader(on_entry);
+  const bool parsed = Json::sax_parse(json.begin(), json.end(), &reader);
+  ACUITY_RETURN_IF_ERROR(reader.status());
+  if (!parsed) return Bad("not valid JSON");
+  return reader.map_seen() ? absl::OkStatus() : Bad("weight_map is missing");
+}
 
 const SafetensorsTensor* SafetensorsSet::Find(std::string_view name) const {
   const auto at = std::lower_bound(tensors_.begin(), tensors_.end(), name,
@@ -216,7 +218,7 @@ absl::Status SafetensorsSet::CheckIndex(const std::string& directory,
     named[number] = true;
     return absl::OkStatus();
   };
-  ACUITY_RETURN_IF_ERROR(ReadIndex(index, check));
+  ACUITY_RETURN_IF_ERROR(ReadSafetensorsIndex(index, check));
   const auto unnamed = std::find(named.begin(), named.end(), false);
   if (unnamed == named.end()) return absl::OkStatus();
   const SafetensorsTensor& tensor = tensors_[unnamed - named.begin()];

@@ -121,7 +121,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> Decoder::Create(const Checkpoint& c
   if (status = decoder->AllocatePages(); !status.ok()) return status;
   if (status = decoder->AllocateActivations(); !status.ok()) return status;
   absl::StatusOr<Weights> weights =
-      LoadWeights(checkpoint, decoder->spec_, options.weight_dtype, parallel);
+      LoadWeights(checkpoint, decoder->spec_, options.weight_dtype, parallel, options.on_load);
   if (!weights.ok()) return weights.status();
   decoder->weights_ = *std::move(weights);
   decoder->PrepareLayers();

@@ -1,8 +1,10 @@
 #include "engine/model/weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -22,8 +24,8 @@ constexpr int64_t kAlignment = 64;
 class WeightReader {
  public:
   WeightReader(const Checkpoint& checkpoint, kernels::DType dtype,
-               const kernels::ParallelFor& parallel)
-      : checkpoint_(checkpoint), dtype_(dtype), parallel_(parallel) {}
+               const kernels::ParallelFor& parallel, const LoadProgress& on_load)
+      : checkpoint_(checkpoint), dtype_(dtype), parallel_(parallel), on_load_(on_load) {}
 
   // Part `index` of `count` equal ones that `rows` rows (of a vector: elements) were cut into.
   struct Part {
@@ -82,8 +84,13 @@ class WeightReader {
       if (!status.ok()) return status;
     }
     std::vector<absl::Status> failures(tasks_.size());
-    parallel_(static_cast<int64_t>(tasks_.size()),
-              [&](int64_t i) { failures[i] = ReadTask(tasks_[i]); });
+    const int64_t total = RowBytes(tasks_);
+    std::atomic<int64_t> done{0};
+    parallel_(static_cast<int64_t>(tasks_.size()), [&](int64_t i) {
+      failures[i] = ReadTask(tasks_[i]);
+      const int64_t bytes = RowBytes(std::span(&tasks_[i], 1));
+      if (on_load_) on_load_(done += bytes, total);
+    });
     for (absl::Status& status : failures) {
       if (!status.ok()) return std::move(status);
     }
@@ -162,6 +169,13 @@ class WeightReader {
     return status;
   }
 
+  // Of the tasks' rows, packed; the padding of panels apart.
+  int64_t RowBytes(std::span<const Task> tasks) const {
+    int64_t elements = 0;
+    for (const Task& task : tasks) elements += task.num_rows * task.matrix->k;
+    return elements * static_cast<int64_t>(kernels::SizeOf(dtype_));
+  }
+
   absl::Status ReadTask(const Task& task) const {
     const auto rows = std::make_unique_for_overwrite<float[]>(task.num_rows * task.matrix->k);
     absl::Status status =
@@ -175,6 +189,7 @@ class WeightReader {
   const Checkpoint& checkpoint_;
   const kernels::DType dtype_;
   const kernels::ParallelFor& parallel_;
+  const LoadProgress& on_load_;
   std::vector<Matrix> matrices_;
   std::vector<Vector> vectors_;
   std::vector<Slice> slices_;
@@ -275,11 +290,25 @@ class ModelReader {
 }  // namespace
 
 absl::StatusOr<Weights> LoadWeights(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                    kernels::DType dtype, const kernels::ParallelFor& parallel) {
+                                    kernels::DType dtype, const kernels::ParallelFor& parallel,
+                                    const LoadProgress& on_load) {
   Weights weights;
   WeightReader reader(checkpoint, dtype, parallel);
   ModelReader(spec, &reader).AddModel(&weights);
   absl::Status status = reader.status();
+=======
+  WeightReader reader(checkpoint, dtype, parallel, on_load);
+  const int64_t vocab = spec.vocab_size, hidden = spec.hidden_size;
+  absl::Status status =
+      reader.AddMatrix({{"token_embd.weight", vocab}}, hidden, &weights.embedding);
+  weights.layers.resize(spec.num_layers);
+  for (int i = 0; i < spec.num_layers && status.ok(); ++i) {
+    status = AddLayer(spec, i, &reader, &weights.layers[i]);
+  }
+  status.Update(reader.AddVector("output_norm.weight", hidden, &weights.output_norm));
+  if (!spec.tied_embeddings) {
+    status.Update(reader.AddMatrix({{"output.weight", vocab}}, hidden, &weights.output));
+  }
   if (status.ok()) status = reader.Read(&weights.storage);
   if (!status.ok()) return status;
   if (spec.tied_embeddings) weights.output.weight = weights.embedding;

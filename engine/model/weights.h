@@ -10,6 +10,7 @@
 #include "engine/loader/checkpoint.h"
 #include "engine/loader/model_spec.h"
 #include "engine/model/memory.h"
+#include "engine/model/model_runner.h"
 #include "kernels/gemm.h"
 #include "kernels/parallel.h"
 
@@ -56,8 +57,9 @@ struct Weights {
 
 // Reads and packs every tensor in parallel. InvalidArgument names a tensor that is missing or of
 // another shape than `spec` says; ResourceExhausted if memory runs out; else what the checkpoint's
-// ReadRows returned.
+// ReadRows returned. Tells `on_load` how far it is.
 absl::StatusOr<Weights> LoadWeights(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                    kernels::DType dtype, const kernels::ParallelFor& parallel);
+                                    kernels::DType dtype, const kernels::ParallelFor& parallel,
+                                    const LoadProgress& on_load);
 
 }  // namespace acuity::engine
