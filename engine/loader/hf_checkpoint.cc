@@ -144,10 +144,9 @@ absl::Status FitTokenizer(int vocab_size, TokenizerSpec* tokenizer) {
     return InvalidArgument("config.json: vocab_size is ", vocab_size,
                            "; it must be at least the number of the tokenizer's tokens, ", tokens);
   }
-  for (size_t id = tokens; id < static_cast<size_t>(vocab_size); ++id) {
-    tokenizer->tokens.push_back(Concat("[unused ", id, "]"));
-    tokenizer->kinds.push_back(TokenKind::kUnused);
-  }
+  tokenizer->tokens.resize(static_cast<size_t>(vocab_size));
+  tokenizer->kinds.resize(static_cast<size_t>(vocab_size), TokenKind::kUnused);
+  if (!tokenizer->scores.empty()) tokenizer->scores.resize(static_cast<size_t>(vocab_size));
   return absl::OkStatus();
 }
 

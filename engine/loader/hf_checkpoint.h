@@ -14,7 +14,7 @@ namespace acuity::engine {
 // InvalidArgument that name the file, the key or tensor, its value and what is allowed; NotFound if
 // there is no config.json, or no safetensors. Every key of config.json and every tensor is either
 // understood or refused, but for those that change nothing. If the model has more tokens than the
-// tokenizer, placeholders that no text produces fill the tokenizer up; fewer are an error.
+// tokenizer, unused ones fill the tokenizer up; fewer are an error.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenHf(const std::string& directory,
                                                    TokenizerSpec tokenizer);
 

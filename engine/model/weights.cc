@@ -293,22 +293,9 @@ absl::StatusOr<Weights> LoadWeights(const Checkpoint& checkpoint, const ModelSpe
                                     kernels::DType dtype, const kernels::ParallelFor& parallel,
                                     const LoadProgress& on_load) {
   Weights weights;
-  WeightReader reader(checkpoint, dtype, parallel);
+  WeightReader reader(checkpoint, dtype, parallel, on_load);
   ModelReader(spec, &reader).AddModel(&weights);
   absl::Status status = reader.status();
-=======
-  WeightReader reader(checkpoint, dtype, parallel, on_load);
-  const int64_t vocab = spec.vocab_size, hidden = spec.hidden_size;
-  absl::Status status =
-      reader.AddMatrix({{"token_embd.weight", vocab}}, hidden, &weights.embedding);
-  weights.layers.resize(spec.num_layers);
-  for (int i = 0; i < spec.num_layers && status.ok(); ++i) {
-    status = AddLayer(spec, i, &reader, &weights.layers[i]);
-  }
-  status.Update(reader.AddVector("output_norm.weight", hidden, &weights.output_norm));
-  if (!spec.tied_embeddings) {
-    status.Update(reader.AddMatrix({{"output.weight", vocab}}, hidden, &weights.output));
-  }
   if (status.ok()) status = reader.Read(&weights.storage);
   if (!status.ok()) return status;
   if (spec.tied_embeddings) weights.output.weight = weights.embedding;

@@ -73,7 +73,7 @@ TEST(CheckpointTest, OptionalKeysHaveDefaults) {
   GgufBuilder b = TinyLlama();
   for (const char* key :
        {"llama.attention.head_count_kv", "llama.rope.freq_base", "llama.rope.dimension_count",
-        "llama.vocab_size", "general.name", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.pre",
+        "llama.vocab_size", "general.name", "tokenizer.ggml.bos_token_id",
         "tokenizer.chat_template", "general.quantization_version"}) {
     b.RemoveKey(key);
   }
@@ -94,7 +94,7 @@ TEST(CheckpointTest, RequiredKeysMissing) {
        {"general.architecture", "llama.block_count", "llama.context_length",
         "llama.embedding_length", "llama.feed_forward_length", "llama.attention.head_count",
         "llama.attention.layer_norm_rms_epsilon", "tokenizer.ggml.model", "tokenizer.ggml.tokens",
-        "tokenizer.ggml.token_type", "tokenizer.ggml.merges"}) {
+        "tokenizer.ggml.token_type", "tokenizer.ggml.merges", "tokenizer.ggml.pre"}) {
     GgufBuilder b = TinyLlama();
     b.RemoveKey(key);
     EXPECT_THAT(ErrorOf(b), Says(key, "is missing"));
@@ -327,6 +327,23 @@ TEST(CheckpointTest, TokenizerThatContradictsItself) {
   b = TinyLlama();
   b.SetStrings("tokenizer.ggml.merges", {"a b", std::string(kMaxMergeBytes + 1, 'a')});
   EXPECT_THAT(ErrorOf(b), Says("element 1", "merges", "8194", "8193"));
+  const std::pair<const char*, const char*> merges[] = {
+      {"ab", "no space"}, {" a", "no space"}, {"zz a", "'zz' is not a token"},
+      {"a ", "'' is not a token"}, {"a a a", "'a a' is not a token"}};
+  for (const auto& [merge, error] : merges) {
+    b.SetStrings("tokenizer.ggml.merges", {merge});
+    EXPECT_THAT(ErrorOf(b), Says("element 0 of tokenizer.ggml.merges", error));
+  }
+  b = TinyLlama();
+  b.SetString("tokenizer.ggml.pre", "default");
+  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.pre", "'default'", "supported: gpt-2"));
+  b.SetString("tokenizer.ggml.model", "bert");
+  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.model", "'bert'", "gpt2, llama, gemma4, t5"));
+  b.SetString("tokenizer.ggml.model", "llama");
+  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.scores", "is missing"));
+  b.SetString("tokenizer.ggml.model", "t5");
+  b.SetInt32s("tokenizer.ggml.precompiled_charsmap", {1});
+  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.precompiled_charsmap", "int32", "uint8"));
 }
 
 TEST(CheckpointTest, TokenIdsOutOfRange) {
@@ -466,19 +483,20 @@ int64_t AnonymousBytes() {
   return 0;
 }
 
-// The files that cost most: full vocabulary and merges, empty or just too long for a std::string's
-// own buffer.
+// The files that cost most: full vocabulary and merges, with tokens of one byte or just too long for
+// a std::string's own buffer.
 TEST(CheckpointTest, MemoryIsBounded) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers have a heap of their own";
 #endif
-  for (const size_t length : {size_t{0}, size_t{16}}) {
+  for (const size_t length : {size_t{1}, size_t{16}}) {
     GgufBuilder b = TinyLlama();
     b.SetStrings("tokenizer.ggml.tokens",
                  std::vector<std::string>(kMaxVocabulary, std::string(length, 'x')));
     b.SetInt32s("tokenizer.ggml.token_type", std::vector<int32_t>(kMaxVocabulary, 1));
     b.SetStrings("tokenizer.ggml.merges",
-                 std::vector<std::string>(kMaxMerges, std::string(length, 'x')));
+                 std::vector<std::string>(
+                     kMaxMerges, std::string(length, 'x') + " " + std::string(length, 'x')));
     b.SetUint32("llama.vocab_size", static_cast<uint32_t>(kMaxVocabulary));
     b.tensor("token_embd.weight").dims[1] = kMaxVocabulary;
     Bytes bytes = b.Build();
@@ -538,18 +556,19 @@ TEST_F(DefaultModelTest, Spec) {
 
 TEST_F(DefaultModelTest, Tokenizer) {
   const TokenizerSpec& tokenizer = checkpoint_->tokenizer();
-  EXPECT_EQ(tokenizer.model, "gpt2");
-  EXPECT_EQ(tokenizer.pre_tokenizer, "smollm");
+  EXPECT_TRUE(tokenizer.byte_level);
+  EXPECT_EQ(tokenizer.pre_tokenizer.size(), 2u);
   EXPECT_EQ(tokenizer.tokens.size(), 49152u);
   EXPECT_EQ(tokenizer.kinds.size(), 49152u);
   EXPECT_EQ(tokenizer.merges.size(), 48900u);
-  EXPECT_EQ(tokenizer.merges[2], "i n");
+  EXPECT_EQ(tokenizer.tokens[tokenizer.merges[2].left], "i");
+  EXPECT_EQ(tokenizer.tokens[tokenizer.merges[2].right], "n");
   EXPECT_EQ(tokenizer.bos, 1);
   EXPECT_EQ(tokenizer.eos, 2);
   EXPECT_EQ(tokenizer.unk, 0);
   EXPECT_EQ(tokenizer.pad, 2);
   EXPECT_THAT(tokenizer.end_of_generation, ElementsAre(0, 2));
-  EXPECT_FALSE(tokenizer.add_bos);
+  EXPECT_TRUE(tokenizer.prefix.empty());
   EXPECT_THAT(tokenizer.chat_template, HasSubstr("<|im_start|>"));
 }
 

@@ -1,5 +1,4 @@
 // A prompt of one repeated character must not cost more than its share, whatever the character is.
-#include <array>
 #include <ctime>
 #include <string>
 #include <vector>
@@ -48,14 +47,16 @@ TEST_P(RunTest, AMebibyteTakesLessThanASecond) {
       const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
       ASSERT_TRUE(ids.ok()) << ids.status();
       EXPECT_LT(seconds, kMaxSeconds) << ::testing::PrintToString(std::string(unit));
-      if (*end == '\0') {
+      if (*end == '\0' && (*tokenizer)->spec().normaliser.empty()) {
         EXPECT_EQ((*tokenizer)->Decode(*ids), text);
       }
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Names, RunTest, ::testing::Values("smollm", "gpt2", "llama-bpe", "qwen2"),
+INSTANTIATE_TEST_SUITE_P(Names, RunTest, 
+                         ::testing::Values("smollm", "gpt2", "llama-bpe", "qwen2", "gpt-4o",
+                                           "deepseek-v3"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::erase(name, '-');
@@ -72,23 +73,24 @@ TEST(SpecialTokensTest, AlmostSpecialTokensAreLinear) {
 
 // Counts heap entries instead of time, which tells n log n from n^2 on any machine.
 TEST(BytePairMergerTest, StepsGrowLinearly) {
-  std::array<TokenId, 256> byte_ids;
-  for (int b = 0; b < 256; ++b) byte_ids[b] = b;
   // Powers of two of one byte, and pairs that undo each other's neighbours.
-  std::vector<BytePairMerger::Merge> merges = {{'x', 'y', 300}, {'y', 'x', 301}, {300, 301, 302}};
+  std::vector<BytePairMerger::Merge> merges = {
+      {'x', 'y', 300, 0}, {'y', 'x', 301, 1}, {300, 301, 302, 2}};
   TokenId last = 'a';
   for (TokenId id = 256; id < 280; ++id) {
-    merges.push_back({last, last, id});
+    merges.push_back({last, last, id, static_cast<int32_t>(merges.size())});
     last = id;
   }
-  const auto merger = BytePairMerger::Create(byte_ids, merges);
+  const auto merger = BytePairMerger::Create(merges);
   ASSERT_TRUE(merger.ok());
   for (const char* unit : {"a", "xy", "xyyx", "ab", "aaxy"}) {
     uint64_t steps[2];
     for (int i = 0; i < 2; ++i) {
       BytePairMerger::Scratch scratch;
       std::vector<TokenId> ids;
-      merger->Apply(Fill(unit, kMebibyte / 2 << i), &scratch, &ids);
+      const std::string text = Fill(unit, kMebibyte / 2 << i);
+      const std::vector<TokenId> word(text.begin(), text.end());
+      merger->Apply(word, &scratch, &ids);
       steps[i] = scratch.steps;
       EXPECT_LE(steps[i], 3 * (kMebibyte / 2 << i));  // each merge queues two entries at most
     }
