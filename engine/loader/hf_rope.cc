@@ -119,6 +119,7 @@ absl::Status ReadLongRope(const HfConfig& config, const HfConfig& scaling, RopeS
 
 absl::Status ReadScaling(const HfConfig& config, const HfConfig& scaling, RopeSpec* rope,
                          ModelSpec* spec) {
+  scaling.Ignore({"max_position_embeddings"});  // Ministral 3 says it again here
   ACUITY_ASSIGN_OR_RETURN(const std::string older, scaling.String("type", "default"));
   ACUITY_ASSIGN_OR_RETURN(const std::string type, scaling.String("rope_type", older));
   rope->factors.assign(static_cast<size_t>(rope->rotary_dim / 2), 1.0f);

@@ -28,12 +28,11 @@ class WordModel {
   virtual ~WordModel() = default;
   // Appends the tokens of each word. Time linear in the text, but for the logarithm of its longest
   // word. REQUIRES: words are valid UTF-8, each of less than 2^31 bytes.
-  virtual void Encode(std::span<const std::string_view> words,
-                      std::vector<TokenId>* ids) const = 0;
+  virtual void Encode(std::span<const std::string_view> words, std::vector<TokenId>* ids) const = 0;
 };
 
-// The model that spec.model says. No token of another kind than IsTextKind and kByte, spec.unknown apart, is ever
-// produced. InvalidArgument names the field of the spec, the value and the limit.
+// The model that spec.model says. No token of another kind than IsTextKind and kByte, spec.unknown
+// apart, is ever produced. InvalidArgument names the field of the spec, the value and the limit.
 absl::StatusOr<std::unique_ptr<const WordModel>> CreateBytePairModel(const TokenizerSpec& spec,
                                                                      const Vocabulary& vocabulary);
 absl::StatusOr<std::unique_ptr<const WordModel>> CreateUnigramModel(const TokenizerSpec& spec,

@@ -236,6 +236,28 @@ TEST(ArchitecturesListTest, WhatOlderFilesCarry) {
   }
 }
 
+// A tensor does not say that it is to be applied: config.json does.
+TEST(ArchitecturesListTest, ScalableSoftmaxNeedsTheKeyAndTheTensor) {
+  const Folder folder;
+  for (const Json& row : Golden()["rows"]) {
+    if (!row["config"].contains("scalable_softmax")) continue;
+    Json changed = row;
+    changed["config"].erase("scalable_softmax");
+    WriteTinyDirectory(changed, StoredType::kFloat32, folder.path());
+    const std::string error(OpenHf(folder.path(), {}).status().message());
+    EXPECT_THAT(error, testing::HasSubstr("ignoring it would change the results"));
+    EXPECT_THAT(error, testing::AnyOf(testing::HasSubstr("ssmax"), testing::HasSubstr("_scaler")));
+    changed = row;
+    std::erase_if(changed["tensors"].get_ref<Json::array_t&>(), [](const Json& tensor) {
+      const std::string name = tensor[0];
+      return name.ends_with("ssmax_scale") || name.ends_with("softmax_scaler");
+    });
+    WriteTinyDirectory(changed, StoredType::kFloat32, folder.path());
+    EXPECT_THAT(std::string(OpenHf(folder.path(), {}).status().message()),
+                testing::HasSubstr("is missing, but config.json says scalable_softmax"));
+  }
+}
+
 std::string RowName(const testing::TestParamInfo<size_t>& info) {
   std::string name;
   for (const char c : Golden()["rows"][info.param]["name"].get<std::string>()) {
