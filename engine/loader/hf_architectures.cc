@@ -422,8 +422,8 @@ constexpr HfArchitecture kArchitectures[] = {
     {"starcoder2", ReadStarCoder2, kStarCoder2Names},
     {"gpt2", ReadGpt2, kGpt2Names, "transformer."},
     {"gpt_neox", ReadGptNeoX, kGptNeoXNames, "gpt_neox."},
-    {"cohere", ReadCohere, kLlamaNames},
-    {"cohere2", ReadCohere2, kLlamaNames},
+    {"cohere", ReadCohere, kCohereNames},
+    {"cohere2", ReadCohere2, kCohereNames},
 };
 
 }  // namespace

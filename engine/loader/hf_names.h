@@ -107,6 +107,13 @@ inline constexpr HfTensorRule kOlmo2Norms[] = {
 };
 inline constexpr auto kOlmo2Names = JoinRules(kEnds, kAttention, kOlmo2Norms, kGatedFfn);
 
+inline constexpr HfTensorRule kCohereHeadNorms[] = {
+    {"attn_q_norm", "model.layers.*.self_attn.q_norm", HfLayout::kHeadRows},
+    {"attn_k_norm", "model.layers.*.self_attn.k_norm", HfLayout::kHeadRows},
+};
+inline constexpr auto kCohereNames =
+    JoinRules(kCohereHeadNorms, kEnds, kAttention, kPreNorms, kGatedFfn);
+
 inline constexpr HfTensorRule kStableLmHeadNorms[] = {
     {"attn_q_norm", "model.layers.*.self_attn.q_layernorm.norms.#", HfLayout::kHeads},
     {"attn_k_norm", "model.layers.*.self_attn.k_layernorm.norms.#", HfLayout::kHeads},

@@ -59,8 +59,8 @@ double YarnMagnitude(double factor, double m) {
 absl::Status ReadYarn(const HfConfig& scaling, RopeSpec* rope, ModelSpec* spec) {
   ACUITY_ASSIGN_OR_RETURN(const float factor, scaling.Number("factor", kMinFactor, kMaxFactor));
   // transformers takes a 0 in these for an absent key.
-  ACUITY_ASSIGN_OR_RETURN(const float fast, scaling.Number("beta_fast", 1e-6f, kMaxFactor, 32.0f));
-  ACUITY_ASSIGN_OR_RETURN(const float slow, scaling.Number("beta_slow", 1e-6f, kMaxFactor, 1.0f));
+  ACUITY_ASSIGN_OR_RETURN(const float many, scaling.Number("beta_fast", 1e-6f, kMaxFactor, 32.0f));
+  ACUITY_ASSIGN_OR_RETURN(const float few, scaling.Number("beta_slow", 1e-6f, kMaxFactor, 1.0f));
   ACUITY_ASSIGN_OR_RETURN(const float m, scaling.Number("mscale", 0, kMaxFactor, 0.0f));
   ACUITY_ASSIGN_OR_RETURN(const float m_all, scaling.Number("mscale_all_dim", 0, kMaxFactor, 0.0f));
   const double magnitude = m != 0 && m_all != 0
@@ -75,7 +75,7 @@ absl::Status ReadYarn(const HfConfig& scaling, RopeSpec* rope, ModelSpec* spec) 
     return rope->rotary_dim * std::log(original / (turns * 2 * std::numbers::pi)) /
            (2 * std::log(double{rope->theta}));
   };
-  double low = dimension(fast), high = dimension(slow);
+  double low = dimension(many), high = dimension(few);
   if (truncate) {
     low = std::floor(low);
     high = std::ceil(high);

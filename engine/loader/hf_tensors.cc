@@ -149,75 +149,59 @@ absl::StatusOr<const SafetensorsTensor*> HfTensorMap::Take(const std::string& na
   return tensor;
 }
 
-absl::Status HfTensorMap::AddPieces(const HfTensorRule& rule, const ModelTensor& wanted,
-                                    std::string_view stem, const std::string& pattern,
-                                    std::string_view layer, HfTensorView* view) {
-  const bool vector = wanted.rows == 1;
-  const int64_t rows = view->rows, columns = view->columns;
-  const auto add = [&](int64_t number, std::vector<int64_t> shape,
-                       HfTensorView::Piece piece) -> absl::Status {
-    ACUITY_ASSIGN_OR_RETURN(piece.tensor, Take(FileName(pattern, layer, number), shape));
-    if (piece.block == 0) piece.block = piece.rows;
-    view->pieces.push_back(piece);
-    return absl::OkStatus();
-  };
-  // Of a matrix [n, columns], or of a vector [n].
-  const auto shape_of = [&](int64_t n) {
-    return vector ? std::vector<int64_t>{n} : std::vector<int64_t>{n, columns};
-  };
-  const HfTensorView::Piece plain = {
-      .tensor = nullptr, .rows = rows, .block = 0, .row_stride = columns};
+HfTensorMap::Place HfTensorMap::PlaceOf(HfLayout layout, std::string_view stem, bool vector,
+                                        int64_t rows, int64_t columns) const {
   const Stack stack = StackOf(stem, spec_);
-  HfTensorView::Piece piece = plain;
-  switch (rule.layout) {
+  const int64_t dim = spec_.head_dim, experts = spec_.experts.count;
+  Place place;
+  HfTensorView::Piece& piece = place.piece;
+  piece.rows = piece.block = rows;
+  piece.row_stride = columns;
+  int64_t outer = rows;  // of a matrix [outer, columns], or of a vector [outer]
+  switch (layout) {
     case HfLayout::kWhole:
-      // A few vectors of the hub are stored with the heads apart: [heads, head_dim].
-      if (vector && spec_.qk_norm == QkNorm::kOwnWeights && stem.ends_with("_norm") &&
-          stem.starts_with("attn_") && rows % spec_.head_dim == 0 && stem != "attn_norm") {
-        return add(0, {rows / spec_.head_dim, spec_.head_dim}, plain);
-      }
-      return add(0, shape_of(rows), plain);
+      break;
+    case HfLayout::kHeadRows:
+      place.shape = {rows / dim, dim};
+      return place;
     case HfLayout::kStacked:
       piece.offset = stack.begin * columns;
-      return add(0, shape_of(stack.total), piece);
+      outer = stack.total;
+      break;
     case HfLayout::kByHead:
-      piece.block = spec_.head_dim;
-      piece.block_stride = 3 * spec_.head_dim * columns;
-      piece.offset = Order(stem) * spec_.head_dim * columns;
-      return add(0, shape_of(3 * rows), piece);
+      piece.block = dim;
+      piece.block_stride = 3 * dim * columns;
+      piece.offset = Order(stem) * dim * columns;
+      outer = 3 * rows;
+      break;
     case HfLayout::kTransposed:
+    case HfLayout::kTransposedStacked: {
+      const bool stacked = layout == HfLayout::kTransposedStacked;
+      piece.offset = stacked ? stack.begin : 0;
       piece.row_stride = 1;
-      piece.column_stride = rows;
-      return add(0, {columns, rows}, piece);
-    case HfLayout::kTransposedStacked:
-      piece.offset = stack.begin;
-      piece.row_stride = 1;
-      piece.column_stride = stack.total;
-      return add(0, {columns, stack.total}, piece);
+      piece.column_stride = stacked ? stack.total : rows;
+      place.shape = {columns, piece.column_stride};
+      return place;
+    }
     case HfLayout::kExperts:
-    case HfLayout::kHeads: {
-      const int64_t count =
-          rule.layout == HfLayout::kHeads ? rows / spec_.head_dim : int64_t{spec_.experts.count};
-      piece.rows = rows / count;
-      for (int64_t i = 0; i < count; ++i) {
-        ACUITY_RETURN_IF_ERROR(add(i, shape_of(piece.rows), piece));
-      }
-      return absl::OkStatus();
-    }
+    case HfLayout::kHeads:
+      place.count = layout == HfLayout::kHeads ? rows / dim : experts;
+      outer = piece.rows = piece.block = rows / place.count;
+      break;
     case HfLayout::kExpertMatrices:
-    case HfLayout::kExpertPairs: {
-      const int64_t experts = spec_.experts.count;
-      const int64_t step = rule.layout == HfLayout::kExpertPairs ? 2 : 1;
+    case HfLayout::kExpertPairs:
       piece.block = rows / experts;
-      piece.row_stride = step;
-      piece.column_stride = step * piece.block;
+      piece.row_stride = layout == HfLayout::kExpertPairs ? 2 : 1;
+      piece.column_stride = piece.row_stride * piece.block;
       piece.block_stride = columns * piece.column_stride;
-      piece.offset = step == 2 ? Order(stem) : 0;
-      if (vector) return add(0, {experts, step * piece.block}, piece);
-      return add(0, {experts, columns, step * piece.block}, piece);
-    }
+      piece.offset = layout == HfLayout::kExpertPairs ? Order(stem) : 0;
+      place.shape = {experts, columns, piece.column_stride};
+      if (vector) place.shape.erase(place.shape.begin() + 1);
+      return place;
   }
-  return absl::OkStatus();
+  place.shape = {outer, columns};
+  if (vector) place.shape.pop_back();
+  return place;
 }
 
 absl::StatusOr<HfTensorView> HfTensorMap::Resolve(const ModelTensor& wanted) {
@@ -234,7 +218,12 @@ absl::StatusOr<HfTensorView> HfTensorMap::Resolve(const ModelTensor& wanted) {
   view.rows = vector ? wanted.columns : wanted.rows;
   view.columns = vector ? 1 : wanted.columns;
   view.add = rule->add;
-  ACUITY_RETURN_IF_ERROR(AddPieces(*rule, wanted, name.stem, pattern, name.layer, &view));
+  const Place place = PlaceOf(rule->layout, name.stem, vector, view.rows, view.columns);
+  for (int64_t i = 0; i < place.count; ++i) {
+    HfTensorView::Piece piece = place.piece;
+    ACUITY_ASSIGN_OR_RETURN(piece.tensor, Take(FileName(pattern, name.layer, i), place.shape));
+    view.pieces.push_back(piece);
+  }
   return view;
 }
 

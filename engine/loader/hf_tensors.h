@@ -17,10 +17,11 @@ namespace acuity::engine {
 
 // How a canonical tensor lies in the file's.
 enum class HfLayout : uint8_t {
-  kWhole,    // as it is: [rows, columns], or [size]
-  kStacked,  // Q, K, V (or gate, up) lie one below the other in one tensor: attn_q, attn_k, attn_v
-             // (ffn_gate, ffn_up) are its rows. Of biases too.
-  kByHead,   // [heads, 3, head_dim, hidden]: each head's Q, K, V (GPT-NeoX). Of biases too.
+  kWhole,     // as it is: [rows, columns], or [size]
+  kHeadRows,  // a vector as [heads, head_dim]
+  kStacked,   // Q, K, V (or gate, up) lie one below the other in one tensor: attn_q, attn_k, attn_v
+              // (ffn_gate, ffn_up) are its rows. Of biases too.
+  kByHead,    // [heads, 3, head_dim, hidden]: each head's Q, K, V (GPT-NeoX). Of biases too.
   kTransposed,         // [columns, rows] (GPT-2's Conv1D)
   kTransposedStacked,  // [hidden, Q | K | V]
   kExperts,            // a tensor per expert: '#' in the pattern is its number
@@ -44,11 +45,11 @@ struct HfTensorRule {
 //   offset + (r / block) * block_stride + (r % block) * row_stride + c * column_stride.
 struct HfTensorView {
   struct Piece {
-    const SafetensorsTensor* tensor;
-    int64_t rows;
+    const SafetensorsTensor* tensor = nullptr;
+    int64_t rows = 0;
     int64_t offset = 0;
-    int64_t block, block_stride = 0;
-    int64_t row_stride, column_stride = 1;
+    int64_t block = 0, block_stride = 0;
+    int64_t row_stride = 0, column_stride = 1;
   };
   int64_t rows = 0, columns = 0;  // a vector's rows are its elements
   std::vector<Piece> pieces;      // one below the other
@@ -81,8 +82,14 @@ class HfTensorMap {
   std::string FileName(std::string_view pattern, std::string_view layer, int64_t number) const;
   absl::StatusOr<const SafetensorsTensor*> Take(const std::string& name,
                                                 std::span<const int64_t> shape);
-  absl::Status AddPieces(const HfTensorRule& rule, const ModelTensor& wanted, std::string_view stem,
-                         const std::string& pattern, std::string_view layer, HfTensorView* view);
+  // `count` tensors of `shape`, each holding `piece`.
+  struct Place {
+    int64_t count = 1;
+    std::vector<int64_t> shape;
+    HfTensorView::Piece piece;
+  };
+  Place PlaceOf(HfLayout layout, std::string_view stem, bool vector, int64_t rows,
+                int64_t columns) const;
 
   const SafetensorsSet& tensors_;
   const std::span<const HfTensorRule> rules_;

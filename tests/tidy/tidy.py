@@ -81,7 +81,7 @@ NAME = re.compile(r"(?<![a-z])(fast|optimi[sz]ed)(?![a-z])", re.I)
 IDENTIFIER = re.compile(r"\b[A-Za-z_]\w*\b")
 COMMENT_OR_STRING = re.compile(r'//.*|"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'')
 # Compiler flags, library calls and other people's names.
-FOREIGN_NAMES = {"ffast", "uint_fast32_t", "use_fast", "FastSerialize"}
+FOREIGN_NAMES = {"ffast", "uint_fast32_t", "use_fast", "FastSerialize", "beta_fast"}
 
 
 class Tree:
