@@ -236,6 +236,37 @@ TEST(ArchitecturesListTest, WhatOlderFilesCarry) {
   }
 }
 
+TEST(ArchitecturesListTest, TheTokenizerMustFit) {
+  const Folder folder;
+  WriteTinyDirectory(Golden()["rows"][0], StoredType::kFloat32, folder.path());
+  TokenizerSpec tokenizer;
+  tokenizer.tokens.assign(49, "token");
+  tokenizer.kinds.assign(49, TokenKind::kNormal);
+  EXPECT_THAT(std::string(OpenHf(folder.path(), tokenizer).status().message()),
+              testing::HasSubstr("vocab_size is 48; it must be at least the number of the "
+                                 "tokenizer's tokens, 49"));
+  tokenizer.tokens.resize(40);
+  tokenizer.kinds.resize(40);
+  const auto checkpoint = OpenHf(folder.path(), tokenizer);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ((*checkpoint)->tokenizer().tokens.size(), 48u);
+  EXPECT_EQ((*checkpoint)->tokenizer().kinds[39], TokenKind::kNormal);
+  EXPECT_EQ((*checkpoint)->tokenizer().kinds[40], TokenKind::kUnused);
+}
+
+TEST(ArchitecturesListTest, UnknownTypeAndMissingFiles) {
+  const Folder folder;
+  EXPECT_EQ(OpenHf(folder.path(), {}).status().code(), absl::StatusCode::kNotFound);
+  Json changed = Golden()["rows"][0];
+  changed["config"]["model_type"] = "mamba";
+  WriteTinyDirectory(changed, StoredType::kFloat32, folder.path());
+  EXPECT_THAT(std::string(OpenHf(folder.path(), {}).status().message()),
+              testing::HasSubstr("config.json: model_type is \"mamba\"; supported: llama, "));
+  WriteTinyDirectory(Golden()["rows"][0], StoredType::kFloat32, folder.path());
+  std::filesystem::remove(folder.path() + "/model.safetensors");
+  EXPECT_EQ(OpenHf(folder.path(), {}).status().code(), absl::StatusCode::kNotFound);
+}
+
 // A tensor does not say that it is to be applied: config.json does.
 TEST(ArchitecturesListTest, ScalableSoftmaxNeedsTheKeyAndTheTensor) {
   const Folder folder;
