@@ -12,7 +12,7 @@
 namespace acuity::engine {
 namespace {
 
-constexpr float kMinTheta = 1, kMaxTheta = 1e12f;
+constexpr float kMinTheta = 1.01f, kMaxTheta = 1e12f;
 constexpr float kMinFactor = 1, kMaxFactor = 1e6f;
 constexpr float kMaxDivisor = 1e9f;  // of one frequency
 
@@ -24,7 +24,7 @@ double Frequency(const RopeSpec& rope, size_t i) {
 absl::StatusOr<int> ReadOriginalContext(const HfConfig& scaling, const ModelSpec& spec) {
   ACUITY_ASSIGN_OR_RETURN(
       const int64_t original,
-      scaling.Integer("original_max_position_embeddings", 1, kMaxContextTokens, spec.max_context));
+      scaling.Integer("original_max_position_embeddings", 2, kMaxContextTokens, spec.max_context));
   return static_cast<int>(original);
 }
 
@@ -99,18 +99,20 @@ absl::Status ReadLongRope(const HfConfig& config, const HfConfig& scaling, RopeS
                           scaling.Numbers("long_factor", pairs, 1e-6f, kMaxDivisor));
   ACUITY_ASSIGN_OR_RETURN(const std::vector<float> shorter,
                           scaling.Numbers("short_factor", pairs, 1e-6f, kMaxDivisor));
-  ACUITY_ASSIGN_OR_RETURN(float factor, scaling.Number("factor", kMinFactor, kMaxFactor, 1.0f));
-  // The one beside max_position_embeddings decides; the one within is for those that have no other.
-  ACUITY_ASSIGN_OR_RETURN(int original, ReadOriginalContext(scaling, *spec));
-  if (config.Has("original_max_position_embeddings") ||
-      scaling.Has("original_max_position_embeddings")) {
-    if (config.Has("original_max_position_embeddings")) {
-      ACUITY_ASSIGN_OR_RETURN(original, ReadOriginalContext(config, *spec));
-    }
-    factor = static_cast<float>(spec->max_context) / static_cast<float>(original);
+  // `factor` is what the two contexts make it, whatever the key says.
+  ACUITY_RETURN_IF_ERROR(scaling.Number("factor", kMinFactor, kMaxFactor, 1.0f).status());
+  constexpr std::string_view kOriginal = "original_max_position_embeddings";
+  if (!config.Has(kOriginal) && !scaling.Has(kOriginal)) {
+    return config.Bad(kOriginal, "longrope needs it");
   }
+  // The one beside max_position_embeddings decides.
+  ACUITY_ASSIGN_OR_RETURN(int original, ReadOriginalContext(scaling, *spec));
+  if (config.Has(kOriginal)) {
+    ACUITY_ASSIGN_OR_RETURN(original, ReadOriginalContext(config, *spec));
+  }
+  const double factor = static_cast<double>(spec->max_context) / original;
   const double magnitude =
-      factor <= 1 ? 1 : std::sqrt(1 + std::log(double{factor}) / std::log(double(original)));
+      factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(static_cast<double>(original)));
   ACUITY_ASSIGN_OR_RETURN(rope->magnitude, scaling.Number("attention_factor", 1e-6f, kMaxFactor,
                                                           static_cast<float>(magnitude)));
   rope->factors = spec->max_context > original ? longer : shorter;

@@ -148,6 +148,10 @@ TEST(HfReadersTest, BadRopes) {
               HasSubstr("rope_scaling.finetuned is true"));
   EXPECT_THAT(RefusalOf(Rope({{"rope_type", "longrope"}, {"long_factor", {1, 2}}})),
               HasSubstr("long_factor is [1,2]; it must be 8 numbers"));
+  const Json eight = {1, 1, 1, 1, 1, 1, 1, 1};
+  EXPECT_THAT(
+      RefusalOf(Rope({{"rope_type", "longrope"}, {"long_factor", eight}, {"short_factor", eight}})),
+      HasSubstr("original_max_position_embeddings is missing; longrope needs it"));
   EXPECT_THAT(RefusalOf(Rope({{"rope_type", "llama3"},
                               {"factor", 8},
                               {"low_freq_factor", 4},
