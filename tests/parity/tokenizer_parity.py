@@ -20,7 +20,7 @@ import tokenizer_oracle as oracles
 from tokenizer_texts import make_strings
 from tokenizers import AddedToken
 
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # token types
 # File of llama.cpp's: family.
 FILES = {
     "gpt-2": "gpt2",
@@ -85,9 +85,9 @@ class Vocabulary:
         else:
             tokenizer = oracles.byte_level(family, ids, self.merges)
         added = [
-            AddedToken(t, special=kind == CONTROL, normalized=False)
+            AddedToken(t, special=kind != USER_DEFINED, normalized=False)
             for t, kind in zip(self.tokens, self.types)
-            if kind in (CONTROL, USER_DEFINED)
+            if kind in (UNKNOWN, CONTROL, USER_DEFINED)
         ]
         tokenizer.add_tokens([t for t in added if not t.special])
         tokenizer.add_special_tokens([t for t in added if t.special])
@@ -110,7 +110,9 @@ def check_file(report, binary, path, family, count):
     vocabulary = Vocabulary(path)
     oracle = vocabulary.oracle(family)
     strings = make_strings(vocabulary.control[:40], count)
-    oracles.compare(report, binary, str(path), f"{path.name} ({family})", oracle, strings)
+    unused = [i for i, kind in enumerate(vocabulary.types) if kind == UNUSED]
+    name = f"{path.name} ({family})"
+    oracles.compare(report, binary, str(path), name, oracle, strings, unused=unused)
     check_originals(report, binary, path)
     with tempfile.TemporaryDirectory() as folder:
         oracles.save(oracle, folder)
