@@ -17,9 +17,9 @@ constexpr std::string_view kKinds = "tokenizer.ggml.token_type";
 constexpr std::string_view kMerges = "tokenizer.ggml.merges";
 
 // Control tokens that end a turn in some chat format, whatever the file says its EOS is.
-constexpr std::string_view kEndOfTurn[] = {
-    "<|im_end|>", "<|endoftext|>",   "<|eot_id|>", "<|eom_id|>", "<end_of_turn>",
-    "<|end|>",    "<|end_of_text|>", "<|return|>"};
+constexpr std::string_view kEndOfTurn[] = {"<|im_end|>",      "<|endoftext|>", "<|eot_id|>",
+                                           "<|eom_id|>",      "<end_of_turn>", "<|end|>",
+                                           "<|end_of_text|>", "<|return|>"};
 
 absl::StatusOr<std::vector<std::string>> ReadStrings(std::string_view key, const GgufValue& array,
                                                      uint64_t max_bytes) {

@@ -126,8 +126,7 @@ absl::StatusOr<Prefix> ReadPrefix(const JsonNode& node) {
 }
 
 absl::Status ReadByteLevel(const JsonNode& node, TokenizerSpec* spec) {
-  ACUITY_RETURN_IF_ERROR(
-      node.AllowOnly({"type", "add_prefix_space", "trim_offsets", "use_regex"}));
+  ACUITY_RETURN_IF_ERROR(node.AllowOnly({"type", "add_prefix_space", "trim_offsets", "use_regex"}));
   ACUITY_ASSIGN_OR_RETURN(const bool adds_prefix, node.Bool("add_prefix_space", true));
   ACUITY_ASSIGN_OR_RETURN(const bool uses_regex, node.Bool("use_regex", true));
   if (adds_prefix) {

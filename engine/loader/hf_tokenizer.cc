@@ -51,8 +51,9 @@ absl::Status ReadAddedTokensDecoder(const JsonNode& config, TokenizerSpec* spec)
   if (!tokens.value().is_object()) return tokens.Error("must be an object");
   for (const auto& [key, value] : tokens.value().items()) {
     const JsonNode node(&value, Concat(tokens.path(), ".", key));
-    const bool digits = !key.empty() && key.size() <= 7 &&
-                        std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
+    const bool digits =
+        !key.empty() && key.size() <= 7 &&
+        std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
     const int64_t id = digits ? std::stoll(key) : -1;
     if (id < 0 || id >= static_cast<int64_t>(kMaxVocabulary)) {
       return node.Error("has an id that is not from 0 to ", kMaxVocabulary - 1);

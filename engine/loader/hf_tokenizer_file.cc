@@ -232,7 +232,8 @@ absl::Status ReadBpe(const JsonNode& model, Bulk* bulk, TokenizerSpec* spec) {
   if (unknown.empty()) return absl::OkStatus();
   const TokenId id = TokenIndex(*spec).Find(unknown);
   if (id == TokenIndex::kNone) {
-    return model.Error("has unk_token ", QuoteForError(unknown), ", which is no token of its vocab");
+    return model.Error("has unk_token ", QuoteForError(unknown),
+                       ", which is no token of its vocab");
   }
   spec->unknown = id;
   return absl::OkStatus();
@@ -248,8 +249,7 @@ absl::Status ReadUnigram(const JsonNode& model, Bulk* bulk, TokenizerSpec* spec)
   ACUITY_RETURN_IF_ERROR(PlaceTokens(bulk, spec));
   if (!model.Has("unk_id")) return absl::OkStatus();
   ACUITY_ASSIGN_OR_RETURN(
-      const int64_t id,
-      model.Integer("unk_id", 0, static_cast<int64_t>(spec->tokens.size()) - 1));
+      const int64_t id, model.Integer("unk_id", 0, static_cast<int64_t>(spec->tokens.size()) - 1));
   spec->unknown = static_cast<TokenId>(id);
   return absl::OkStatus();
 }
@@ -332,16 +332,16 @@ absl::Status ReadHfAddedToken(const JsonNode& node, int64_t id, TokenizerSpec* s
 
 absl::StatusOr<TokenizerSpec> ReadHfTokenizerFile(std::string_view bytes) {
   Bulk bulk;
-  ACUITY_ASSIGN_OR_RETURN(const Json document,
-                          ParseJson(bytes, [&bulk](int depth, Json::parse_event_t event,
-                                                   Json& value) {
-                            return bulk.Take(depth, event, value);
-                          }));
+  ACUITY_ASSIGN_OR_RETURN(
+      const Json document,
+      ParseJson(bytes, [&bulk](int depth, Json::parse_event_t event, Json& value) {
+        return bulk.Take(depth, event, value);
+      }));
   if (!bulk.error().empty()) return absl::InvalidArgumentError(bulk.error());
   const JsonNode root(&document, "");
-  ACUITY_RETURN_IF_ERROR(root.AllowOnly({"version", "truncation", "padding", "added_tokens",
-                                         "normalizer", "pre_tokenizer", "post_processor",
-                                         "decoder", "model"}));
+  ACUITY_RETURN_IF_ERROR(
+      root.AllowOnly({"version", "truncation", "padding", "added_tokens", "normalizer",
+                      "pre_tokenizer", "post_processor", "decoder", "model"}));
   TokenizerSpec spec;
   ACUITY_RETURN_IF_ERROR(ReadModel(root, &bulk, &spec));
   if (root.Has("added_tokens")) {

@@ -72,8 +72,8 @@ absl::StatusOr<int64_t> JsonNode::Integer(std::string_view key, int64_t min, int
     return *default_value;
   }
   if (!member->is_number_integer()) return WrongType(key, "integer");
-  const bool huge = member->is_number_unsigned() &&
-                    member->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+  const bool huge =
+      member->is_number_unsigned() && member->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
   if (huge || member->get<int64_t>() < min || member->get<int64_t>() > max) {
     return InvalidArgument(PathOf(key), " is ", member->dump(), "; it must be from ", min, " to ",
                            max);

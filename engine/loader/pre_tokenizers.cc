@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::string_view kEachNumber = R"(\p{N})";
 // What GPT-4's family has in common; they differ in the number and in what a letter is.
-#define ACUITY_GPT4(letters, number)                                                         \
+#define ACUITY_GPT4(letters, number)                                                       \
   R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?)" letters R"(+|)" number R"(| ?[^\s)" \
   R"(\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"
 constexpr std::string_view kLlama3 = ACUITY_GPT4(R"(\p{L})", R"(\p{N}{1,3})");
@@ -21,9 +21,9 @@ constexpr std::string_view kQwen35 =
 // Words that change from lower to upper case are split there.
 #define ACUITY_UPPER R"([\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])"
 #define ACUITY_LOWER R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])"
-#define ACUITY_CASED(suffix, number)                                                            \
-  R"([^\r\n\p{L}\p{N}]?)" ACUITY_UPPER "*" ACUITY_LOWER "+" suffix R"(|[^\r\n\p{L}\p{N}]?)"     \
-  ACUITY_UPPER "+" ACUITY_LOWER "*" suffix "|" number                                           \
+#define ACUITY_CASED(suffix, number)                                           \
+  R"([^\r\n\p{L}\p{N}]?)" ACUITY_UPPER "*" ACUITY_LOWER "+" suffix             \
+  R"(|[^\r\n\p{L}\p{N}]?)" ACUITY_UPPER "+" ACUITY_LOWER "*" suffix "|" number \
   R"(| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"
 constexpr std::string_view kGpt4o = ACUITY_CASED("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", R"(\p{N}{1,3})");
 constexpr std::string_view kTekken = ACUITY_CASED("", R"(\p{N})");
@@ -75,8 +75,7 @@ constexpr Entry kTable[] = {
     {"smollm", {kEachNumber, kGpt2Pattern}},
     {"command-r", {kEachNumber, kGpt2Pattern}, false, true},
     {"deepseek-v3", {kUpToThreeNumbers, kIdeographs, kDeepSeek3}},
-    {"deepseek-coder",
-     {kLineEnd, kCoderLetters, kCoderPunctuation, kCoderIdeographs, kEachNumber}},
+    {"deepseek-coder", {kLineEnd, kCoderLetters, kCoderPunctuation, kCoderIdeographs, kEachNumber}},
 };
 
 }  // namespace

@@ -46,8 +46,7 @@ std::vector<AddedTokens::Found> AddedTokens::Find(std::string_view text,
   size_t free_from = 0;  // what lies before belongs to a token that was found
   for (size_t pos = 0; pos < text.size();) {
     size_t end = 0;
-    const int32_t match =
-        starts_[static_cast<uint8_t>(text[pos])] ? Match(text, pos, &end) : kNone;
+    const int32_t match = starts_[static_cast<uint8_t>(text[pos])] ? Match(text, pos, &end) : kNone;
     if (match == kNone) {
       ++pos;
       continue;

@@ -69,8 +69,9 @@ std::vector<Merge> ScoredMerges(const TokenizerSpec& spec, const Vocabulary& voc
   for (size_t id = 0; id < spec.tokens.size(); ++id) {
     if (!in_model[id]) continue;
     const std::string_view token = spec.tokens[id];
-    const auto rank = std::lower_bound(order.begin(), order.end(), spec.scores[id],
-                                       std::greater<>()) - order.begin();
+    const auto rank =
+        std::lower_bound(order.begin(), order.end(), spec.scores[id], std::greater<>()) -
+        order.begin();
     for (size_t at = 1; at < token.size(); ++at) {
       if ((static_cast<uint8_t>(token[at]) & 0xC0) == 0x80) continue;
       const TokenId left = FindText(vocabulary, in_model, token.substr(0, at));
@@ -207,9 +208,9 @@ class BytePairModel : public WordModel {
 
   BytePairMerger merger_;
   bool byte_level_ = false;
-  std::array<TokenId, 256> bytes_{};                     // byte_level_
-  absl::flat_hash_map<uint32_t, TokenId> characters_;    // else
-  ByteTokens fallback_;                                  // else
+  std::array<TokenId, 256> bytes_{};                   // byte_level_
+  absl::flat_hash_map<uint32_t, TokenId> characters_;  // else
+  ByteTokens fallback_;                                // else
   TokenId unknown_ = kNoToken;
   bool fuse_unknown_ = false;
   std::string word_bytes_;

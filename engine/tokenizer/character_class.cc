@@ -19,8 +19,8 @@ size_t LastCharacter(std::string_view text) {
 bool IsSpace(uint32_t code) { return IsPythonSpace(code) && !(code >= 0x1C && code <= 0x1F); }
 
 bool IsWord(uint32_t code) {
-  if (code == 0x200C || code == 0x200D) return true;     // the joiners
-  if (code >= 0x24B6 && code <= 0x24E9) return true;     // circled letters are alphabetic symbols
+  if (code == 0x200C || code == 0x200D) return true;  // the joiners
+  if (code >= 0x24B6 && code <= 0x24E9) return true;  // circled letters are alphabetic symbols
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
@@ -60,7 +60,8 @@ size_t WithoutSpaceSuffix(std::string_view text) {
 
 bool IsWholeWord(std::string_view text, size_t begin, size_t end) {
   const std::string_view before = text.substr(0, begin);
-  if (!before.empty() && IsWord(DecodeUtf8(before.substr(LastCharacter(before))).code)) return false;
+  if (!before.empty() && IsWord(DecodeUtf8(before.substr(LastCharacter(before))).code))
+    return false;
   return end == text.size() || !IsWord(DecodeUtf8(text.substr(end)).code);
 }
 

@@ -8,7 +8,8 @@
 namespace acuity::engine {
 
 bool IsSpace(uint32_t code);  // White_Space
-bool IsWord(uint32_t code);   // letters, marks, digits, connectors, joiners: a regular expression's \w
+bool IsWord(
+    uint32_t code);  // letters, marks, digits, connectors, joiners: a regular expression's \w
 
 // All of them: REQUIRES `text` is valid UTF-8.
 // Bytes of white space at the start.

@@ -26,7 +26,8 @@ void Strip(const NormaliserStep& step, std::string* text, std::vector<TextRun>* 
 // nothing.
 void SetText(std::string changed, std::string* text, std::vector<TextRun>* runs) {
   if (changed == *text) return;
-  const bool all = runs->size() == 1 && runs->front().begin == 0 && runs->front().end == text->size();
+  const bool all =
+      runs->size() == 1 && runs->front().begin == 0 && runs->front().end == text->size();
   *text = std::move(changed);
   runs->clear();
   if (all) runs->push_back({0, text->size()});

@@ -34,7 +34,7 @@ class Normaliser {
  private:
   struct Step {
     NormaliserStep spec;
-    std::unique_ptr<const Regex> regex;        // of kReplace
+    std::unique_ptr<const Regex> regex;       // of kReplace
     std::unique_ptr<const CharacterMap> map;  // of kPrecompiled
   };
   static absl::Status ApplyStep(const Step& step, std::string* text, std::vector<TextRun>* runs);

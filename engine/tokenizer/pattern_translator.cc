@@ -165,8 +165,8 @@ class Translator {
       return absl::ascii_isalpha(letter) || letter == '_';
     });
     if (!letters) return Refuse("this property");
-    absl::StrAppend(&out_, negated ? "\\P{" : "\\p{", name.size() > kMaxCategoryLetters ? "sc:" : "",
-                    std::string(name), "}");
+    absl::StrAppend(&out_, negated ? "\\P{" : "\\p{",
+                    name.size() > kMaxCategoryLetters ? "sc:" : "", std::string(name), "}");
     pos_ = close + 1;
   }
 
@@ -178,8 +178,8 @@ class Translator {
     const size_t most = kind == 'u' ? 4 : braces ? 6 : 2;
     while (end < in_.size() && end - begin < most && absl::ascii_isxdigit(in_[end])) ++end;
     const std::string digits(in_.substr(begin, end - begin));
-    const bool whole = braces ? end < in_.size() && in_[end] == '}' && !digits.empty()
-                              : digits.size() == most;
+    const bool whole =
+        braces ? end < in_.size() && in_[end] == '}' && !digits.empty() : digits.size() == most;
     // Two digits beyond ASCII are a byte in Oniguruma, not a character.
     if (!whole || (most == 2 && digits[0] > '7')) return Refuse("this character code");
     absl::StrAppend(&out_, "\\x{", digits, "}");

@@ -118,8 +118,7 @@ void PreTokenizer::Rewrite(const PreTokenizerStep& step, bool at_start, Words* w
   for (size_t i = 0; i < words->words.size(); ++i) {
     const std::string_view word = words->words[i];
     const bool metaspace = step.kind == Kind::kMetaspace;
-    const bool has_prefix =
-        word.starts_with(step.content) || (metaspace && word.starts_with(' '));
+    const bool has_prefix = word.starts_with(step.content) || (metaspace && word.starts_with(' '));
     const bool wants_prefix = !metaspace || step.prefix == Prefix::kAlways ||
                               (step.prefix == Prefix::kFirst && at_start && i == 0);
     if (wants_prefix && !has_prefix) text += step.content;

@@ -40,8 +40,8 @@ Regex::~Regex() = default;
 
 absl::StatusOr<std::unique_ptr<const Regex>> Regex::Compile(const TextPattern& pattern) {
   if (pattern.text.empty() || pattern.text.size() > kMaxPatternBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "pattern has ", pattern.text.size(), " bytes; it must have 1 to ", kMaxPatternBytes));
+    return absl::InvalidArgumentError(absl::StrCat("pattern has ", pattern.text.size(),
+                                                   " bytes; it must have 1 to ", kMaxPatternBytes));
   }
   std::string source = pattern.text;
   uint32_t options = PCRE2_UTF | PCRE2_LITERAL;
@@ -82,8 +82,8 @@ int Regex::Find(std::string_view text, size_t from, Match* match) const {
     rc = pcre2_jit_match(compiled_->code, subject, text.size(), from, 0, data, compiled_->context);
   }
   if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-    rc = pcre2_match(compiled_->code, subject, text.size(), from,
-                     PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, compiled_->context);
+    rc = pcre2_match(compiled_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                     data, compiled_->context);
   }
   if (rc < 0) return rc;
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data);

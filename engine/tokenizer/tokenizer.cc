@@ -40,8 +40,11 @@ absl::Status CheckId(const TokenizerSpec& spec, const char* field, TokenId id) {
 }
 
 absl::Status CheckIds(const TokenizerSpec& spec) {
-  const std::pair<const char*, std::optional<TokenId>> ids[] = {
-      {"bos", spec.bos}, {"eos", spec.eos}, {"unk", spec.unk}, {"pad", spec.pad}, {"unknown", spec.unknown}};
+  const std::pair<const char*, std::optional<TokenId>> ids[] = {{"bos", spec.bos},
+                                                                {"eos", spec.eos},
+                                                                {"unk", spec.unk},
+                                                                {"pad", spec.pad},
+                                                                {"unknown", spec.unknown}};
   for (const auto& [field, id] : ids) {
     if (!id.has_value()) continue;
     if (absl::Status status = CheckId(spec, field, *id); !status.ok()) return status;
@@ -69,8 +72,7 @@ absl::Status CheckShape(const TokenizerSpec& spec) {
     return Invalid("merges", "has more than ", kMaxTokens, " entries");
   }
   if (spec.kinds.size() != spec.tokens.size()) {
-    return Invalid("kinds", "has ", spec.kinds.size(), " entries, tokens has ",
-                   spec.tokens.size());
+    return Invalid("kinds", "has ", spec.kinds.size(), " entries, tokens has ", spec.tokens.size());
   }
   if (!spec.scores.empty() && spec.scores.size() != spec.tokens.size()) {
     return Invalid("scores", "has ", spec.scores.size(), " entries, tokens has ",
@@ -221,13 +223,12 @@ std::vector<TextRun> Within(const std::vector<TextRun>& runs, size_t begin, size
   return within;
 }
 
-absl::Status Tokenizer::Impl::EncodeText(std::string_view text,
-                                         const std::vector<TextRun>& trusted,
+absl::Status Tokenizer::Impl::EncodeText(std::string_view text, const std::vector<TextRun>& trusted,
                                          std::vector<TokenId>* ids) const {
   // Far above what callers let through (kMaxPromptBytes), and far below where offsets overflow.
   if (text.size() > Normaliser::kMaxBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("text: has ", text.size(), " bytes, more than ",
-                                                   Normaliser::kMaxBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("text: has ", text.size(), " bytes, more than ", Normaliser::kMaxBytes));
   }
   if (const size_t valid = ValidUtf8Prefix(text); valid < text.size()) {
     return absl::InvalidArgumentError(absl::StrCat("text is not valid UTF-8 at byte ", valid));

@@ -76,8 +76,8 @@ class StreamDecoder {
   std::string Strip(std::string text);
 
   const Tokenizer* tokenizer_;
-  std::string pending_;   // < 4 bytes between calls
-  bool first_ = false;    // the next token is the text's first, and that matters
+  std::string pending_;  // < 4 bytes between calls
+  bool first_ = false;   // the next token is the text's first, and that matters
   int strips_left_ = 0;
 };
 

@@ -99,7 +99,7 @@ struct TokenizerSpec {
   TokenModelKind model = TokenModelKind::kBytePair;
   bool byte_level = false;     // kBytePair: tokens are spelled in GPT-2's alphabet of bytes
   bool byte_fallback = false;  // a character without a token becomes its bytes' kByte tokens
-  bool whole_words = false;    // kBytePair: a word that is a token is that token, whatever the merges
+  bool whole_words = false;  // kBytePair: a word that is a token is that token, whatever the merges
   std::optional<TokenId> unknown;  // what a character without a token becomes; else it is left out
   bool fuse_unknown = false;       // neighbouring unknown characters are one
   struct Merge {

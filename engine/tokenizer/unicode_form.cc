@@ -28,9 +28,8 @@ std::vector<int32_t> Decompose(std::string_view text, utf8proc_option_t options)
     const size_t size = codes.size();
     codes.resize(size + kMaxDecomposition);
     int last_boundary = 0;
-    const auto count =
-        utf8proc_decompose_char(static_cast<int32_t>(c.code), codes.data() + size,
-                                kMaxDecomposition, options, &last_boundary);
+    const auto count = utf8proc_decompose_char(static_cast<int32_t>(c.code), codes.data() + size,
+                                               kMaxDecomposition, options, &last_boundary);
     ACUITY_CHECK(count >= 0 && static_cast<size_t>(count) <= kMaxDecomposition);
     codes.resize(size + static_cast<size_t>(count));
   }

@@ -21,8 +21,8 @@ class UnigramModel : public WordModel {
   static absl::StatusOr<std::unique_ptr<const WordModel>> Create(const TokenizerSpec& spec,
                                                                  const Vocabulary& vocabulary) {
     if (spec.scores.size() != spec.tokens.size()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "scores: there are ", spec.scores.size(), ", but ", spec.tokens.size(), " tokens"));
+      return absl::InvalidArgumentError(absl::StrCat("scores: there are ", spec.scores.size(),
+                                                     ", but ", spec.tokens.size(), " tokens"));
     }
     auto model = std::make_unique<UnigramModel>();
     model->scores_ = spec.scores;
@@ -105,8 +105,8 @@ class UnigramModel : public WordModel {
     for (size_t end = word.size(); end > 0;) {
       const Path& path = paths[end];
       const size_t begin = static_cast<size_t>(path.begin);
-      const bool fuses = fuse_unknown_ && path.id == kNoToken && !pieces->empty() &&
-                         pieces->back().id == kNoToken;
+      const bool fuses =
+          fuse_unknown_ && path.id == kNoToken && !pieces->empty() && pieces->back().id == kNoToken;
       if (fuses) {
         pieces->back().begin = begin;
       } else {

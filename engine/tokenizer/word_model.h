@@ -37,8 +37,7 @@ class WordModel {
   virtual ~WordModel() = default;
   // Appends the tokens of each word. Time linear in the text, but for the logarithm of its longest
   // word. REQUIRES: words are valid UTF-8, each of less than 2^31 bytes.
-  virtual void Encode(std::span<const std::string_view> words,
-                      std::vector<TokenId>* ids) const = 0;
+  virtual void Encode(std::span<const std::string_view> words, std::vector<TokenId>* ids) const = 0;
 };
 
 // The model that spec.model says. No tokens but ModelTokens', those of bytes and spec.unknown are

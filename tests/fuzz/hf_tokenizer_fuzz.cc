@@ -12,9 +12,12 @@
 namespace acuity::engine {
 namespace {
 
-constexpr const char* kTexts[] = {
-    "", " ", "ab  ab\n\n", "<s> <|end|><tool> </s>", "caf\u00e9 e\u0301\u0301 \u2581\u2581a 123",
-    "\U0001F468\u200D\U0001F469 \u0915\u094D\u0937 \u3042\t\r\n"};
+constexpr const char* kTexts[] = {"",
+                                  " ",
+                                  "ab  ab\n\n",
+                                  "<s> <|end|><tool> </s>",
+                                  "caf\u00e9 e\u0301\u0301 \u2581\u2581a 123",
+                                  "\U0001F468\u200D\U0001F469 \u0915\u094D\u0937 \u3042\t\r\n"};
 
 void Require(bool condition) {
   if (!condition) std::abort();

@@ -62,8 +62,10 @@ TEST(HfTokenizerFuzzSmoke, Mutations) {
   std::mt19937_64 random(1);
   const auto below = [&random](size_t limit) { return random() % limit; };
   // What breaks JSON, numbers, ids and patterns.
-  const char* const parts[] = {"null", "-1", "1e999", "99999999999999999999", "524288", "{}", "[]",
-                               "\"\"", "(", "[^", "\\\\p{", "{2,}", "\\u0000", "\xFF", "\"id\":0,"};
+  const char* const parts[] = {"null",    "-1",   "1e999",    "99999999999999999999",
+                               "524288",  "{}",   "[]",       "\"\"",
+                               "(",       "[^",   "\\\\p{",   "{2,}",
+                               "\\u0000", "\xFF", "\"id\":0,"};
   for (int i = 0; i < kMutations; ++i) {
     std::string text = seeds[below(seeds.size())];
     for (size_t left = 1 + below(3); left > 0; --left) {

@@ -50,8 +50,8 @@ bool Answer(const Tokenizer& tokenizer, char operation, std::string_view payload
     WriteSized(streamed.data(), streamed.size(), streamed.size());
     return true;
   }
-  const auto ids =
-      tokenizer.Encode(payload, {.add_special = operation == 'W', .parse_special = operation != 'E'});
+  const auto ids = tokenizer.Encode(
+      payload, {.add_special = operation == 'W', .parse_special = operation != 'E'});
   if (!ids.ok()) {
     std::cerr << ids.status() << "\n";
     return false;

@@ -327,9 +327,11 @@ TEST(CheckpointTest, TokenizerThatContradictsItself) {
   b = TinyLlama();
   b.SetStrings("tokenizer.ggml.merges", {"a b", std::string(kMaxMergeBytes + 1, 'a')});
   EXPECT_THAT(ErrorOf(b), Says("element 1", "merges", "8194", "8193"));
-  const std::pair<const char*, const char*> merges[] = {
-      {"ab", "no space"}, {" a", "no space"}, {"zz a", "'zz' is not a token"},
-      {"a ", "'' is not a token"}, {"a a a", "'a a' is not a token"}};
+  const std::pair<const char*, const char*> merges[] = {{"ab", "no space"},
+                                                        {" a", "no space"},
+                                                        {"zz a", "'zz' is not a token"},
+                                                        {"a ", "'' is not a token"},
+                                                        {"a a a", "'a a' is not a token"}};
   for (const auto& [merge, error] : merges) {
     b.SetStrings("tokenizer.ggml.merges", {merge});
     EXPECT_THAT(ErrorOf(b), Says("element 0 of tokenizer.ggml.merges", error));
@@ -483,8 +485,8 @@ int64_t AnonymousBytes() {
   return 0;
 }
 
-// The files that cost most: full vocabulary and merges, with tokens of one byte or just too long for
-// a std::string's own buffer.
+// The files that cost most: full vocabulary and merges, with tokens of one byte or just too long
+// for a std::string's own buffer.
 TEST(CheckpointTest, MemoryIsBounded) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers have a heap of their own";

@@ -54,7 +54,7 @@ TEST_P(RunTest, AMebibyteTakesLessThanASecond) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Names, RunTest, 
+INSTANTIATE_TEST_SUITE_P(Names, RunTest,
                          ::testing::Values("smollm", "gpt2", "llama-bpe", "qwen2", "gpt-4o",
                                            "deepseek-v3"),
                          [](const auto& info) {

@@ -244,22 +244,36 @@ TEST(TokenizerTest, DamagedSpecsAreNamed) {
       {"pre-tokenizer", [](auto* s) { s->pre_tokenizer.push_back(SplitStep("a\\b")); },
        "pre_tokenizer", "'\\b'"},
       {"duplicate", [](auto* s) { AddToken("h", TokenKind::kNormal, s); }, "tokens", "'h'"},
-      {"empty token", [](auto* s) { AddToken("", TokenKind::kControl, s); }, "tokens",
-       "empty"},
+      {"empty token", [](auto* s) { AddToken("", TokenKind::kControl, s); }, "tokens", "empty"},
       {"long special", [](auto* s) { AddToken(std::string(257, 'x'), TokenKind::kControl, s); },
        "tokens", "257 bytes"},
       {"no byte", [](auto* s) { s->tokens[kFirstByte + 'q'] = "qqq"; }, "tokens", "byte 113"},
-      {"control byte", [](auto* s) { s->kinds[kFirstByte + 'q'] = TokenKind::kControl; },
-       "tokens", "byte 113"},
-      {"unknown side", [](auto* s) { s->merges.push_back({0, 100000}); }, "merges", "100000"},
-      {"negative side", [](auto* s) { s->merges.push_back({-1, 0}); }, "merges", "-1"},
+      {"control byte", [](auto* s) { s->kinds[kFirstByte + 'q'] = TokenKind::kControl; }, "tokens",
+       "byte 113"},
+      {"unknown side",
+       [](auto* s) {
+         s->merges.push_back({0, 100000});
+       },
+       "merges", "100000"},
+      {"negative side",
+       [](auto* s) {
+         s->merges.push_back({-1, 0});
+       },
+       "merges", "-1"},
       {"unknown result",
-       [](auto* s) { s->merges.push_back({Byte('q'), Byte('q')}); }, "merges", "no token"},
+       [](auto* s) {
+         s->merges.push_back({Byte('q'), Byte('q')});
+       },
+       "merges", "no token"},
       {"merge twice", [](auto* s) { s->merges.push_back(s->merges[0]); }, "merges", "twice"},
       {"bos", [](auto* s) { s->bos = 100000; }, "bos", "100000"},
       {"eos", [](auto* s) { s->eos = -1; }, "eos", "-1"},
       {"end", [](auto* s) { s->end_of_generation = {-5}; }, "end_of_generation", "-5"},
-      {"prefix", [](auto* s) { s->prefix = {7, 1 << 30}; }, "prefix", "not below"},
+      {"prefix",
+       [](auto* s) {
+         s->prefix = {7, 1 << 30};
+       },
+       "prefix", "not below"},
       {"suffix", [](auto* s) { s->suffix = {-7}; }, "suffix", "-7"},
       {"unknown", [](auto* s) { s->unknown = 1 << 30; }, "unknown", "not below"},
       {"added", [](auto* s) { s->added = {{.id = -2}}; }, "added", "-2"},
