@@ -47,6 +47,7 @@ class Vocabulary:
         def read(key):
             return fields[key].contents() if key in fields else None
 
+        self.architecture = read("general.architecture")
         self.tokens = read("tokenizer.ggml.tokens")
         self.types = read("tokenizer.ggml.token_type")
         self.scores = read("tokenizer.ggml.scores")
@@ -56,6 +57,10 @@ class Vocabulary:
         merges = read("tokenizer.ggml.merges") or []
         self.merges = [(m[: m.index(" ", 1)], m[m.index(" ", 1) + 1 :]) for m in merges]
         self.control = [t for t, kind in zip(self.tokens, self.types) if kind == CONTROL]
+
+    def rstrip(self, token):
+        """Phi-3's control tokens take the white space behind them."""
+        return self.architecture == "phi3" and token not in ("<unk>", "<s>", "<|endoftext|>")
 
     def scored_merges(self):
         """As transformers makes them from a SentencePiece model: every split of every piece, the
@@ -85,7 +90,7 @@ class Vocabulary:
         else:
             tokenizer = oracles.byte_level(family, ids, self.merges)
         added = [
-            AddedToken(t, special=kind != USER_DEFINED, normalized=False)
+            AddedToken(t, special=kind != USER_DEFINED, normalized=False, rstrip=self.rstrip(t))
             for t, kind in zip(self.tokens, self.types)
             if kind in (UNKNOWN, CONTROL, USER_DEFINED)
         ]
