@@ -200,6 +200,22 @@ absl::Status ReadSpacesBecomeVisible(GgufMetadata* metadata, TokenizerSpec* spec
   return absl::OkStatus();
 }
 
+// Phi-3's control tokens take the white space behind them: its own tokenizer.json says so, the GGUF
+// format cannot.
+absl::Status MarkPhi3Tokens(GgufMetadata* metadata, TokenizerSpec* spec) {
+  constexpr std::string_view kPlain[] = {"<unk>", "<s>", "<|endoftext|>"};
+  ACUITY_ASSIGN_OR_RETURN(const std::string_view architecture,
+                          metadata->String("general.architecture", kMaxNameBytes, ""));
+  if (architecture != "phi3") return absl::OkStatus();
+  for (size_t i = 0; i < spec->tokens.size(); ++i) {
+    const bool plain =
+        std::find(std::begin(kPlain), std::end(kPlain), spec->tokens[i]) != std::end(kPlain);
+    if (spec->kinds[i] != TokenKind::kControl || plain) continue;
+    spec->added.push_back({.id = static_cast<TokenId>(i), .takes_space_after = true});
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadSentencePiece(GgufMetadata* metadata, TokenizerSpec* spec, BosAndEos* adds) {
   ACUITY_ASSIGN_OR_RETURN(const bool removes,
                           metadata->Bool("tokenizer.ggml.remove_extra_whitespaces", false));
@@ -208,6 +224,7 @@ absl::Status ReadSentencePiece(GgufMetadata* metadata, TokenizerSpec* spec, BosA
                            "tokenizer.ggml.model llama only false is supported");
   }
   ACUITY_RETURN_IF_ERROR(ReadSpacesBecomeVisible(metadata, spec));
+  ACUITY_RETURN_IF_ERROR(MarkPhi3Tokens(metadata, spec));
   *adds = {.bos = true, .eos = false};
   return ReadScores(metadata, spec);
 }

@@ -15,6 +15,8 @@ namespace {
 
 // Deeper than any real file; the parser would go on until memory ends.
 constexpr int kMaxJsonDepth = 64;
+// Each is compared with those before it. The largest known file has 6,415.
+constexpr size_t kMaxAddedTokens = 16384;
 
 // The bulk of the file, model.vocab and model.merges, taken out while it is parsed: as JSON values
 // it would cost ten times its text.
@@ -313,6 +315,13 @@ absl::Status ReadHfAddedToken(const JsonNode& node, int64_t id, TokenizerSpec* s
   if (spec->kinds[at] != TokenKind::kUnused && spec->tokens[at] != content) {
     return node.Error("is ", QuoteForError(content), ", but token ", id, " is ",
                       QuoteForError(spec->tokens[at]));
+  }
+  token.in_model = spec->kinds[at] != TokenKind::kUnused;
+  for (const AddedToken& other : spec->added) {
+    if (other.id == token.id) token.in_model = other.in_model;  // described before
+  }
+  if (spec->added.size() == kMaxAddedTokens) {
+    return node.Error("is one more than the limit of ", kMaxAddedTokens, " added tokens");
   }
   spec->tokens[at] = std::move(content);
   spec->kinds[at] = special ? TokenKind::kControl : TokenKind::kUserDefined;

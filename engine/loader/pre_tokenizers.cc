@@ -65,7 +65,7 @@ constexpr Entry kTable[] = {
     {"chatglm-bpe", {kLlama3}},
     {"qwen2", {kQwen2}, false, true},
     {"deepseek-r1-qwen", {kQwen2}},
-    {"qwen35", {kQwen35}, false, true},
+    {"qwen35", {kQwen35}},
     {"stablelm2", {kQwen2}},
     {"gpt-4o", {kGpt4o}},
     {"llama4", {kGpt4o}},

@@ -23,15 +23,18 @@ absl::Status Invalid(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat(parts...));
 }
 
-TokenId FindText(const TokenizerSpec& spec, const Vocabulary& vocabulary, std::string_view text) {
+// A token of the model, or kNoToken.
+TokenId FindText(const Vocabulary& vocabulary, const std::vector<bool>& in_model,
+                 std::string_view text) {
   const auto it = vocabulary.find(text);
-  return it != vocabulary.end() && IsTextKind(spec.kinds[it->second]) ? it->second : kNoToken;
+  return it != vocabulary.end() && in_model[it->second] ? it->second : kNoToken;
 }
 
 // The listed merges. One from or to a token that is not text could only yield what plain text must
 // not become: it is left out.
 absl::StatusOr<std::vector<Merge>> ListedMerges(const TokenizerSpec& spec,
-                                                const Vocabulary& vocabulary) {
+                                                const Vocabulary& vocabulary,
+                                                const std::vector<bool>& in_model) {
   std::vector<Merge> merges;
   merges.reserve(spec.merges.size());
   std::string joined;
@@ -49,8 +52,7 @@ absl::StatusOr<std::vector<Merge>> ListedMerges(const TokenizerSpec& spec,
       return Invalid("merges: merge ", rank, " of tokens ", left, " and ", right,
                      " makes a text that is no token");
     }
-    if (IsTextKind(spec.kinds[left]) && IsTextKind(spec.kinds[right]) &&
-        IsTextKind(spec.kinds[it->second])) {
+    if (in_model[left] && in_model[right] && in_model[it->second]) {
       merges.push_back({left, right, it->second, static_cast<int32_t>(rank)});
     }
   }
@@ -58,22 +60,23 @@ absl::StatusOr<std::vector<Merge>> ListedMerges(const TokenizerSpec& spec,
 }
 
 // Every way to make a token of two; ranked by the score of what they make.
-std::vector<Merge> ScoredMerges(const TokenizerSpec& spec, const Vocabulary& vocabulary) {
+std::vector<Merge> ScoredMerges(const TokenizerSpec& spec, const Vocabulary& vocabulary,
+                                const std::vector<bool>& in_model) {
   std::vector<double> order(spec.scores);
   std::sort(order.begin(), order.end(), std::greater<>());
   order.erase(std::unique(order.begin(), order.end()), order.end());
   std::vector<Merge> merges;
   for (size_t id = 0; id < spec.tokens.size(); ++id) {
-    if (!IsTextKind(spec.kinds[id])) continue;
+    if (!in_model[id]) continue;
     const std::string_view token = spec.tokens[id];
     const auto rank =
         std::lower_bound(order.begin(), order.end(), spec.scores[id], std::greater<>()) -
         order.begin();
     for (size_t at = 1; at < token.size(); ++at) {
       if ((static_cast<uint8_t>(token[at]) & 0xC0) == 0x80) continue;
-      const TokenId left = FindText(spec, vocabulary, token.substr(0, at));
+      const TokenId left = FindText(vocabulary, in_model, token.substr(0, at));
       if (left == kNoToken) continue;
-      const TokenId right = FindText(spec, vocabulary, token.substr(at));
+      const TokenId right = FindText(vocabulary, in_model, token.substr(at));
       if (right == kNoToken) continue;
       merges.push_back({left, right, static_cast<TokenId>(id), static_cast<int32_t>(rank)});
     }
@@ -86,11 +89,12 @@ class BytePairModel : public WordModel {
   static absl::StatusOr<std::unique_ptr<const WordModel>> Create(const TokenizerSpec& spec,
                                                                  const Vocabulary& vocabulary) {
     auto model = std::make_unique<BytePairModel>();
+    const std::vector<bool> in_model = ModelTokens(spec);
     std::vector<Merge> merges;
     if (spec.merges.empty() && !spec.scores.empty()) {
-      merges = ScoredMerges(spec, vocabulary);
+      merges = ScoredMerges(spec, vocabulary, in_model);
     } else {
-      auto listed = ListedMerges(spec, vocabulary);
+      auto listed = ListedMerges(spec, vocabulary, in_model);
       if (!listed.ok()) return listed.status();
       merges = *std::move(listed);
     }
@@ -100,8 +104,8 @@ class BytePairModel : public WordModel {
     model->unknown_ = spec.unknown.value_or(kNoToken);
     model->fuse_unknown_ = spec.fuse_unknown;
     model->byte_level_ = spec.byte_level;
-    absl::Status status = spec.byte_level ? model->IndexBytes(spec, vocabulary)
-                                          : model->IndexCharacters(spec, vocabulary);
+    absl::Status status = spec.byte_level ? model->IndexBytes(vocabulary, in_model)
+                                          : model->IndexCharacters(spec, vocabulary, in_model);
     if (!status.ok()) return status;
     if (spec.whole_words) model->IndexWords(spec);
     return std::unique_ptr<const WordModel>(std::move(model));
@@ -128,9 +132,9 @@ class BytePairModel : public WordModel {
  private:
   // Real vocabularies lack bytes that valid UTF-8 never or hardly ever has; none lacks printable
   // ASCII.
-  absl::Status IndexBytes(const TokenizerSpec& spec, const Vocabulary& vocabulary) {
+  absl::Status IndexBytes(const Vocabulary& vocabulary, const std::vector<bool>& in_model) {
     for (int b = 0; b < 256; ++b) {
-      bytes_[b] = FindText(spec, vocabulary, SpellByte(static_cast<uint8_t>(b)));
+      bytes_[b] = FindText(vocabulary, in_model, SpellByte(static_cast<uint8_t>(b)));
       const bool needed = (b >= 0x20 && b <= 0x7E) || b == '\n';
       if (needed && bytes_[b] == kNoToken && unknown_ == kNoToken) {
         return Invalid("tokens: no normal token for byte ", b, ", and none for what is unknown");
@@ -139,9 +143,10 @@ class BytePairModel : public WordModel {
     return absl::OkStatus();
   }
 
-  absl::Status IndexCharacters(const TokenizerSpec& spec, const Vocabulary& vocabulary) {
+  absl::Status IndexCharacters(const TokenizerSpec& spec, const Vocabulary& vocabulary,
+                               const std::vector<bool>& in_model) {
     for (const auto& [text, id] : vocabulary) {
-      if (!IsTextKind(spec.kinds[id])) continue;
+      if (!in_model[id]) continue;
       const Utf8Char c = DecodeUtf8(text);
       if (c.length == text.size()) characters_.emplace(c.code, id);
     }

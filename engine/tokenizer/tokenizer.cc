@@ -113,7 +113,7 @@ struct Tokenizer::Impl {
   std::vector<bool> ends;  // by id: end of generation
 
   absl::Status Init();
-  absl::Status InitAdded();
+  absl::Status InitAdded();  // and the texts
   absl::Status InitPipeline();
   absl::Status EncodeWords(std::string_view text, bool at_start, std::vector<TokenId>* ids) const;
   absl::Status EncodePlain(std::string_view text, bool at_start, std::vector<TextRun> trusted,
@@ -147,13 +147,11 @@ absl::Status Tokenizer::Impl::InitPipeline() {
     return absl::InvalidArgumentError(absl::StrCat("tokenizer.", words.status().message()));
   }
   model = *std::move(words);
-  auto all = TokenTexts::Create(spec);
-  if (!all.ok()) return all.status();
-  texts = *std::move(all);
   return absl::OkStatus();
 }
 
 absl::Status Tokenizer::Impl::InitAdded() {
+  TokenTexts::Spellings spellings;
   absl::flat_hash_map<TokenId, AddedToken> details;
   for (const AddedToken& token : spec.added) details.emplace(token.id, token);
   for (size_t i = 0; i < spec.tokens.size(); ++i) {
@@ -169,12 +167,16 @@ absl::Status Tokenizer::Impl::InitAdded() {
     if (token.normalised) {
       std::vector<TextRun> no_runs;
       if (auto status = normaliser.Apply(&spelling, &no_runs); !status.ok()) return status;
+      spellings.emplace(id, spelling);
     }
     AddedTokens& set = token.normalised ? added_normalised : added;
     const absl::Status status =
         set.Add(spelling, token, /*control=*/kind != TokenKind::kUserDefined);
     if (!status.ok()) return Invalid("tokens", status.message());
   }
+  auto all = TokenTexts::Create(&spec, std::move(spellings));
+  if (!all.ok()) return all.status();
+  texts = *std::move(all);
   return absl::OkStatus();
 }
 
@@ -326,7 +328,7 @@ std::string StreamDecoder::Push(TokenId id) {
 
 std::string StreamDecoder::Take(TokenId id) {
   if (first_) {
-    pending_ += TokenText(tokenizer_->spec(), id, /*first=*/true);
+    pending_ += tokenizer_->impl_->texts.GetFirst(id);
   } else {
     pending_ += tokenizer_->TokenBytes(id, /*with_special=*/true);
   }

@@ -86,6 +86,7 @@ struct AddedToken {  // of a control or user-defined token
   bool takes_space_before = false, takes_space_after = false;
   bool whole_word = false;  // not beside a letter, mark, digit or connector
   bool normalised = false;  // looked for in normalised text, itself normalised
+  bool in_model = true;     // else it is only ever found as itself, never put together by the model
 };
 
 struct TokenizerSpec {

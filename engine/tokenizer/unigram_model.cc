@@ -30,8 +30,9 @@ class UnigramModel : public WordModel {
     model->unknown_score_ =
         *std::min_element(spec.scores.begin(), spec.scores.end()) - kUnknownPenalty;
     model->fuse_unknown_ = spec.fuse_unknown;
+    const std::vector<bool> in_model = ModelTokens(spec);
     for (size_t i = 0; i < spec.tokens.size(); ++i) {
-      if (!IsTextKind(spec.kinds[i])) continue;
+      if (!in_model[i]) continue;
       const ByteTrie::Node node = model->trie_.Insert(spec.tokens[i]);
       model->tokens_.resize(model->trie_.size(), kNoToken);
       model->tokens_[node] = static_cast<TokenId>(i);

@@ -18,9 +18,18 @@ inline constexpr TokenId kNoToken = -1;
 // Spelling -> token; used tokens only. Views into the spec.
 using Vocabulary = absl::flat_hash_map<std::string_view, TokenId>;
 
-// A token that text may become without being looked for.
 inline bool IsTextKind(TokenKind kind) {
   return kind == TokenKind::kNormal || kind == TokenKind::kUserDefined;
+}
+
+// By id: whether a model may put the token together from text.
+inline std::vector<bool> ModelTokens(const TokenizerSpec& spec) {
+  std::vector<bool> in_model(spec.kinds.size());
+  for (size_t i = 0; i < in_model.size(); ++i) in_model[i] = IsTextKind(spec.kinds[i]);
+  for (const AddedToken& token : spec.added) {
+    if (!token.in_model) in_model[token.id] = false;
+  }
+  return in_model;
 }
 
 class WordModel {
@@ -31,8 +40,8 @@ class WordModel {
   virtual void Encode(std::span<const std::string_view> words, std::vector<TokenId>* ids) const = 0;
 };
 
-// The model that spec.model says. No token of another kind than IsTextKind and kByte, spec.unknown
-// apart, is ever produced. InvalidArgument names the field of the spec, the value and the limit.
+// The model that spec.model says. No tokens but ModelTokens', those of bytes and spec.unknown are
+// ever produced. InvalidArgument names the field of the spec, the value and the limit.
 absl::StatusOr<std::unique_ptr<const WordModel>> CreateBytePairModel(const TokenizerSpec& spec,
                                                                      const Vocabulary& vocabulary);
 absl::StatusOr<std::unique_ptr<const WordModel>> CreateUnigramModel(const TokenizerSpec& spec,

@@ -20,7 +20,7 @@ import tokenizer_oracle as oracles
 from tokenizer_texts import make_strings
 from tokenizers import AddedToken
 
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # token types
 # File of llama.cpp's: family.
 FILES = {
     "gpt-2": "gpt2",
@@ -47,6 +47,7 @@ class Vocabulary:
         def read(key):
             return fields[key].contents() if key in fields else None
 
+        self.architecture = read("general.architecture")
         self.tokens = read("tokenizer.ggml.tokens")
         self.types = read("tokenizer.ggml.token_type")
         self.scores = read("tokenizer.ggml.scores")
@@ -56,6 +57,10 @@ class Vocabulary:
         merges = read("tokenizer.ggml.merges") or []
         self.merges = [(m[: m.index(" ", 1)], m[m.index(" ", 1) + 1 :]) for m in merges]
         self.control = [t for t, kind in zip(self.tokens, self.types) if kind == CONTROL]
+
+    def rstrip(self, token):
+        """Phi-3's control tokens take the white space behind them."""
+        return self.architecture == "phi3" and token not in ("<unk>", "<s>", "<|endoftext|>")
 
     def scored_merges(self):
         """As transformers makes them from a SentencePiece model: every split of every piece, the
@@ -85,9 +90,9 @@ class Vocabulary:
         else:
             tokenizer = oracles.byte_level(family, ids, self.merges)
         added = [
-            AddedToken(t, special=kind == CONTROL, normalized=False)
+            AddedToken(t, special=kind != USER_DEFINED, normalized=False, rstrip=self.rstrip(t))
             for t, kind in zip(self.tokens, self.types)
-            if kind in (CONTROL, USER_DEFINED)
+            if kind in (UNKNOWN, CONTROL, USER_DEFINED)
         ]
         tokenizer.add_tokens([t for t in added if not t.special])
         tokenizer.add_special_tokens([t for t in added if t.special])
@@ -110,7 +115,9 @@ def check_file(report, binary, path, family, count):
     vocabulary = Vocabulary(path)
     oracle = vocabulary.oracle(family)
     strings = make_strings(vocabulary.control[:40], count)
-    oracles.compare(report, binary, str(path), f"{path.name} ({family})", oracle, strings)
+    unused = [i for i, kind in enumerate(vocabulary.types) if kind == UNUSED]
+    name = f"{path.name} ({family})"
+    oracles.compare(report, binary, str(path), name, oracle, strings, unused=unused)
     check_originals(report, binary, path)
     with tempfile.TemporaryDirectory() as folder:
         oracles.save(oracle, folder)

@@ -235,8 +235,10 @@ TEST(TokenizerTest, DamagedSpecsAreNamed) {
       {"not UTF-8", [](auto* s) { AddToken("\xFF", TokenKind::kNormal, s); }, "tokens", "UTF-8"},
       {"normaliser",
        [](auto* s) {
-         s->normaliser.push_back(
-             {.kind = NormaliserStep::Kind::kReplace, .pattern = {"(", true}, .content = "x"});
+         NormaliserStep step;
+         step.kind = NormaliserStep::Kind::kReplace;
+         step.pattern = {std::string("("), true};
+         s->normaliser.push_back(step);
        },
        "normaliser", "step 0"},
       {"pre-tokenizer", [](auto* s) { s->pre_tokenizer.push_back(SplitStep("a\\b")); },
