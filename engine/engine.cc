@@ -14,8 +14,8 @@
 #include "engine/base/limits.h"
 #include "engine/batch_builder.h"
 #include "engine/loader/checkpoint.h"
-#include "engine/loader/policy.h"
 #include "engine/model/model_runner.h"
+#include "engine/opened_model.h"
 #include "kernels/cpu/isa.h"
 
 namespace acuity::engine {
@@ -439,40 +439,27 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options,
                                                        kernels::ThreadPool* pool,
                                                        EngineObserver* observer) {
   const absl::Time start = absl::Now();
-  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options.path);
-  if (!checkpoint.ok()) return checkpoint.status();
-  ModelSpec spec = (*checkpoint)->spec();
-  if (!options.attention_policy.empty()) {
-    const absl::Status applied = ApplyPolicy(options.attention_policy, &spec);
-    if (!applied.ok()) return applied;
-  }
-  const int max_context = options.max_context == 0 ? spec.max_context : options.max_context;
-  if (max_context > spec.max_context) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "max_context: ", max_context, ", the model was trained to ", spec.max_context));
+  absl::StatusOr<OpenedModel> model = OpenModel(options.path, options.attention_policy);
+  if (!model.ok()) return model.status();
+  const int trained_context = model->spec.max_context;
+  const int max_context = options.max_context == 0 ? trained_context : options.max_context;
+  if (max_context > trained_context) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_context: ", max_context, ", the model was trained to ", trained_context));
   }
 
   Parts parts;
-  absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer =
-      Tokenizer::Create((*checkpoint)->tokenizer());
-  if (!tokenizer.ok()) return tokenizer.status();
-  parts.tokenizer = *std::move(tokenizer);
-  const TokenizerSpec& tokenizer_spec = parts.tokenizer->spec();
-  if (!tokenizer_spec.chat_template.empty()) {
-    absl::StatusOr<std::unique_ptr<const ChatTemplate>> chat =
-        ChatTemplate::Parse(tokenizer_spec.chat_template, tokenizer_spec);
-    if (!chat.ok()) return chat.status();
-    parts.chat_template = *std::move(chat);
-  }
-
+  parts.tokenizer = std::move(model->tokenizer);
+  parts.chat_template = std::move(model->chat_template);
   const ModelOptions model_options{.weight_dtype = options.dtype,
                                    .kv_dtype = options.dtype,
                                    .block_size = options.block_size,
                                    .kv_memory_bytes = options.kv_memory_bytes,
                                    .max_batch_tokens = options.max_batch_tokens,
-                                   .max_batch_sequences = options.max_running};
-  absl::StatusOr<std::unique_ptr<ModelRunner>> runner =
-      ModelRunner::Create(**checkpoint, std::move(spec), model_options, pool->parallel_for());
+                                   .max_batch_sequences = options.max_running,
+                                   .on_load = options.on_load};
+  absl::StatusOr<std::unique_ptr<ModelRunner>> runner = ModelRunner::Create(
+      *model->checkpoint, std::move(model->spec), model_options, pool->parallel_for());
   if (!runner.ok()) return runner.status();
   parts.runner = *std::move(runner);
   const int64_t needed = (max_context + options.block_size - 1) / options.block_size;
@@ -482,7 +469,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options,
         parts.runner->num_blocks() * options.block_size, " tokens, one sequence of max_context ",
         max_context, " needs ", needed * parts.runner->bytes_per_block(), " bytes"));
   }
-  parts.info = Describe(options, **checkpoint, *parts.runner, max_context, absl::Now() - start);
+  parts.info =
+      Describe(options, *model->checkpoint, *parts.runner, max_context, absl::Now() - start);
   parts.options = std::move(options);
   return std::make_unique<EngineImpl>(std::move(parts), observer);
 }

@@ -40,6 +40,8 @@ struct EngineOptions {
   int64_t max_waiting_tokens = 1 << 20;
   int report_min_tokens =
       1024;  // AttentionDetail::kAuto reports (SUMMARY) on prompts at least this long
+  // As ModelOptions::on_load: how far Create has read the weights.
+  std::function<void(int64_t done_bytes, int64_t total_bytes)> on_load;
 };
 
 // What one sequence has to say. Called on the engine thread: must not block, and may not call back

@@ -8,14 +8,47 @@
 
 namespace acuity::kernels {
 
-// out[i] = x[i] / sqrt(mean(x[i]^2) + epsilon) * weight, rows of `dim` floats. x == out is allowed.
-void RmsNorm(const float* x, const float* weight, float epsilon, int64_t rows, int64_t dim,
-             float* out, const ParallelFor& parallel);
+enum class NormKind : uint8_t {
+  kRms,    // x / sqrt(mean(x^2) + epsilon)
+  kLayer,  // (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon)
+};
 
-// out[i, j] = silu(gate_up[i, j]) * gate_up[i, dim + j]; gate_up: [rows, 2 * dim], out: [rows,
-// dim].
-void SiluMul(const float* gate_up, int64_t rows, int64_t dim, float* out,
-             const ParallelFor& parallel);
+struct NormParams {
+  NormKind kind = NormKind::kRms;
+  float epsilon = 0;
+  const float* weight = nullptr;  // [dim]
+  const float* bias = nullptr;    // [dim] or null; kLayer only
+};
+
+// out = normalised(x) * weight + bias, rows of `dim` floats. x == out is allowed.
+void Norm(const float* x, const NormParams& params, int64_t rows, int64_t dim, float* out,
+          const ParallelFor& parallel);
+
+// Normalises consecutive groups of each row in place: Q's or K's heads. x: [rows, groups, dim] with
+// row stride x_stride floats. The weight is [dim], or [groups, dim] with `own_weights`.
+void NormGroups(float* x, int64_t x_stride, const NormParams& params, bool own_weights,
+                int64_t rows, int64_t groups, int64_t dim, const ParallelFor& parallel);
+
+enum class Activation : uint8_t {
+  kSilu,           // x / (1 + e^-x)
+  kGelu,           // x / 2 * (1 + erf(x / sqrt 2))
+  kGeluTanh,       // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+  kClampedSwiglu,  // gated only (GPT-OSS): g = min(gate, 7), u = up within +-7:
+                   // g / (1 + e^(-1.702 g)) * (u + 1)
+};
+
+// out[i, j] = activation(in[i, j]) * in[i, dim + j] if `gated`, in: [rows, 2 * dim]; else
+// out[i, j] = activation(in[i, j]), in: [rows, dim]. out: [rows, dim].
+void Activate(Activation activation, bool gated, const float* in, int64_t rows, int64_t dim,
+              float* out, const ParallelFor& parallel);
+
+// y += scale * x, both [rows, dim].
+void AddScaled(const float* x, float scale, int64_t rows, int64_t dim, float* y,
+               const ParallelFor& parallel);
+
+// x = cap * tanh(scale * x / cap), or scale * x if cap is 0; [rows, dim].
+void ScaleAndCap(float scale, float cap, int64_t rows, int64_t dim, float* x,
+                 const ParallelFor& parallel);
 
 // How pairs of a head's elements rotate.
 enum class RopeStyle : uint8_t {
@@ -28,6 +61,7 @@ struct RopeParams {
   RopeStyle style = RopeStyle::kHalf;
   int rotary_dim = 0;                    // even, <= head_dim; 0: no rotary in this layer
   const float* inv_frequency = nullptr;  // [rotary_dim / 2], radians per position
+  float magnitude = 1;                   // of the rotated elements (YaRN's attention factor)
 };
 
 // Rotates q in place and appends rotated k, and v, to their pages, in one pass over the new rows.

@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "kernels/cpu/thread_pool.h"
 #include "server/grpc/grpc_server.h"
+#include "server/load_progress.h"
 #include "server/log.h"
 #include "server/metrics/metrics.h"
 #include "server/request_log.h"
@@ -61,7 +62,8 @@ engine::EngineOptions MakeOptions(const DaemonConfig& config, const ModelConfig&
           .max_running = config.max_running,
           .max_waiting = config.max_queue,
           .max_waiting_tokens = config.max_queue_tokens,
-          .report_min_tokens = config.report_min_tokens};
+          .report_min_tokens = config.report_min_tokens,
+          .on_load = LogLoadProgress(model.name, model.path)};
 }
 
 class Daemon {

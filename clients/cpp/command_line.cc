@@ -116,6 +116,20 @@ void AddBench(CLI::App& app, CommonOptions& common, std::string& model, BenchOpt
   bench->callback([&] { code = Bench(common, model, options); });
 }
 
+struct InspectOptions {
+  std::string path, attention_policy;
+  bool json = false;
+};
+
+void AddInspect(CLI::App& app, InspectOptions& options, int& code) {
+  auto* inspect = app.add_subcommand("inspect", "What a model on disk is; needs no daemon");
+  inspect->add_option("MODEL", options.path, "GGUF file or Hugging Face directory")->required();
+  inspect->add_option("--attention", options.attention_policy, "Logit policy, as acuityd's");
+  inspect->add_flag("--json", options.json, "Print JSON");
+  inspect->callback(
+      [&] { code = InspectModel(options.path, options.attention_policy, options.json); });
+}
+
 }  // namespace
 
 int RunCommandLine(int argc, char** argv) {
@@ -128,6 +142,7 @@ int RunCommandLine(int argc, char** argv) {
   PromptOptions prompt;
   GenerateOptions generate;
   BenchOptions bench;
+  InspectOptions inspect;
   std::string bench_model;
   double interval = 1;
   int iterations = 0;
@@ -151,6 +166,7 @@ int RunCommandLine(int argc, char** argv) {
   auto* health = app.add_subcommand("health", "Exits 0 when the daemon serves");
   AddCommon(*health, common);
   health->callback([&] { code = Health(common); });
+  AddInspect(app, inspect, code);
   AddBench(app, common, bench_model, bench, code);
   auto* top = app.add_subcommand("top", "Live view of the daemon");
   AddCommon(*top, common);

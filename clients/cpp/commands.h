@@ -41,6 +41,8 @@ int Tokenize(const CommonOptions& common, const PromptOptions& prompt);
 int Models(const CommonOptions& common);
 int Health(const CommonOptions& common);
 int Bench(const CommonOptions& common, const std::string& model, const BenchOptions& options);
+// Of a model on disk: what it is, or why acuityd would refuse it (1).
+int InspectModel(const std::string& path, const std::string& attention_policy, bool json);
 int Top(const CommonOptions& common, double interval_seconds, int iterations);
 
 // Fills model and prompt. False, told on stderr, if they cannot be had.

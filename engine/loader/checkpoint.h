@@ -19,9 +19,10 @@ namespace acuity::engine {
 // be shrunk or overwritten meanwhile (SIGBUS): replace a model by renaming a new file over it.
 class Checkpoint {
  public:
-  // Opens a GGUF file (v2, v3). NotFound if there is none; InvalidArgument names the field or
-  // tensor, its value and the limit if anything in it is damaged, contradictory, unread or not
-  // supported. Never crashes on any bytes; allocates no more than the file's size + 64 MB.
+  // Opens a GGUF file (v2, v3), or a Hugging Face model directory (see docs/models.md). NotFound if
+  // there is none; InvalidArgument names the file, the field or tensor, its value and the limit if
+  // anything in it is damaged, contradictory, unread or not supported. Never crashes on any bytes;
+  // allocates no more than the files' size + 64 MB.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
   virtual ~Checkpoint() = default;
 
@@ -37,10 +38,8 @@ class Checkpoint {
     int64_t columns = 0;  // contiguous dimension
   };
   virtual const std::vector<TensorInfo>& tensors() const = 0;
-  // Null if the checkpoint has no tensor of that name. Names are GGUF's: "token_embd.weight",
-  // "output_norm.weight", "output.weight" (absent when tied), "blk.N.attn_norm.weight",
-  // "blk.N.attn_{q,k,v,output}.weight", "blk.N.ffn_norm.weight", "blk.N.ffn_{gate,up,down}.weight".
-  // Shapes were checked against the spec by Open.
+  // Null if the checkpoint has no tensor of that name. Names and shapes are those of
+  // model_tensors.h, whatever the file's: a tensor may be a part of one of the file's, or several.
   virtual const TensorInfo* Find(std::string_view name) const = 0;
   // Dequantises rows [row_begin, row_begin + num_rows) of a tensor into out [num_rows, columns].
   virtual absl::Status ReadRows(const TensorInfo& tensor, int64_t row_begin, int64_t num_rows,

@@ -135,7 +135,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenGguf(std::span<const uint8_t> by
   return Build(bytes);
 }
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenGgufFile(const std::string& path) {
   ACUITY_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> mapping,
                           MappedFile::Open(path, kMaxModelFileBytes));
   absl::StatusOr<std::unique_ptr<GgufCheckpoint>> checkpoint = Build(mapping->bytes());

@@ -5,6 +5,7 @@
 
 #include "engine/base/limits.h"
 #include "engine/loader/gguf_checkpoint.h"
+#include "engine/loader/model_tensors.h"
 #include "engine/loader/status_util.h"
 
 namespace acuity::engine {
@@ -88,22 +89,17 @@ absl::Status ReadHeads(GgufMetadata* metadata, ModelSpec* spec) {
 }
 
 absl::Status ReadRope(GgufMetadata* metadata, ModelSpec* spec) {
-  ACUITY_ASSIGN_OR_RETURN(spec->rope_theta,
+  RopeSpec& rope = spec->ropes.emplace_back();
+  ACUITY_ASSIGN_OR_RETURN(rope.theta,
                           metadata->Float("llama.rope.freq_base", 1.0f, 1e12f, 10000.0f));
-  ACUITY_ASSIGN_OR_RETURN(spec->rotary_dim, metadata->Integer("llama.rope.dimension_count", 2,
-                                                              spec->head_dim, spec->head_dim));
-  if (spec->rotary_dim % 2 != 0) {
-    return Bad("llama.rope.dimension_count is ", spec->rotary_dim, "; it must be even");
+  ACUITY_ASSIGN_OR_RETURN(rope.rotary_dim, metadata->Integer("llama.rope.dimension_count", 2,
+                                                             spec->head_dim, spec->head_dim));
+  if (rope.rotary_dim % 2 != 0) {
+    return Bad("llama.rope.dimension_count is ", rope.rotary_dim, "; it must be even");
   }
-  spec->rope_style = kernels::RopeStyle::kInterleaved;
+  rope.style = kernels::RopeStyle::kInterleaved;
   return absl::OkStatus();
 }
-
-// One tensor that the file must have.
-struct Wanted {
-  std::string name;
-  int64_t columns, rows;  // rows = 1: a vector
-};
 
 // Checks tensors against what is wanted and counts them, so that what is left over shows.
 class TensorCheck {
@@ -117,7 +113,7 @@ class TensorCheck {
     return tensor;
   }
 
-  absl::Status Require(const Wanted& wanted) {
+  absl::Status Require(const ModelTensor& wanted) {
     const GgufTensor* tensor = Use(wanted.name);
     if (tensor == nullptr) return Bad("tensor '", wanted.name, "' is missing");
     if (tensor->dims[0] != wanted.columns || tensor->dims[1] != wanted.rows ||
@@ -148,36 +144,17 @@ class TensorCheck {
   std::vector<bool> used_;  // parallel to file_.tensors
 };
 
-absl::Status CheckLayer(int layer, const ModelSpec& spec, TensorCheck* check) {
-  const std::string prefix = Concat("blk.", layer, ".");
-  const int64_t hidden = spec.hidden_size;
-  const int64_t q_size = int64_t{spec.num_heads} * spec.head_dim;
-  const int64_t kv_size = int64_t{spec.num_kv_heads} * spec.head_dim;
-  const Wanted all[] = {
-      {prefix + "attn_norm.weight", hidden, 1},
-      {prefix + "attn_q.weight", hidden, q_size},
-      {prefix + "attn_k.weight", hidden, kv_size},
-      {prefix + "attn_v.weight", hidden, kv_size},
-      {prefix + "attn_output.weight", q_size, hidden},
-      {prefix + "ffn_norm.weight", hidden, 1},
-      {prefix + "ffn_gate.weight", hidden, spec.ffn_size},
-      {prefix + "ffn_up.weight", hidden, spec.ffn_size},
-      {prefix + "ffn_down.weight", spec.ffn_size, hidden},
-  };
-  for (const Wanted& wanted : all) ACUITY_RETURN_IF_ERROR(check->Require(wanted));
-  return absl::OkStatus();
-}
-
 // Divisors of the rotary frequencies (Llama 3.1's scaling, worked out by the file's writer).
 absl::Status ReadRopeFactors(TensorCheck* check, ModelSpec* spec) {
   constexpr std::string_view kName = "rope_freqs.weight";
   const GgufTensor* tensor = check->Use(kName);
   if (tensor == nullptr) return absl::OkStatus();
-  ACUITY_RETURN_IF_ERROR(check->Require({std::string(kName), spec->rotary_dim / 2, 1}));
+  RopeSpec& rope = spec->ropes[0];
+  ACUITY_RETURN_IF_ERROR(check->Require({std::string(kName), 1, rope.rotary_dim / 2}));
   if (tensor->type->name != "F32") {
     return Bad("tensor '", kName, "' has type ", tensor->type->name, "; it must be F32");
   }
-  std::vector<float> factors(static_cast<size_t>(spec->rotary_dim / 2));
+  std::vector<float> factors(static_cast<size_t>(rope.rotary_dim / 2));
   tensor->type->dequantise(tensor->data.data(), static_cast<int64_t>(factors.size()),
                            factors.data());
   for (size_t i = 0; i < factors.size(); ++i) {
@@ -186,7 +163,7 @@ absl::Status ReadRopeFactors(TensorCheck* check, ModelSpec* spec) {
                  "; it must be positive and finite");
     }
   }
-  spec->rope_factors = std::move(factors);
+  rope.factors = std::move(factors);
   return absl::OkStatus();
 }
 
@@ -203,7 +180,7 @@ absl::StatusOr<ModelSpec> ReadLlamaSpec(GgufMetadata* metadata) {
                           metadata->Integer("llama.feed_forward_length", 1, kMaxFfnSize));
   ACUITY_ASSIGN_OR_RETURN(spec.max_context,
                           metadata->Integer("llama.context_length", 1, kMaxContextTokens));
-  ACUITY_ASSIGN_OR_RETURN(spec.rms_epsilon,
+  ACUITY_ASSIGN_OR_RETURN(spec.norm_epsilon,
                           metadata->Float("llama.attention.layer_norm_rms_epsilon", 1e-12f, 0.1f));
   ACUITY_RETURN_IF_ERROR(ReadHeads(metadata, &spec));
   ACUITY_RETURN_IF_ERROR(ReadRope(metadata, &spec));
@@ -220,15 +197,9 @@ absl::StatusOr<ModelSpec> ReadLlamaSpec(GgufMetadata* metadata) {
 
 absl::Status CheckLlamaTensors(const GgufFile& file, ModelSpec* spec) {
   TensorCheck check(file);
-  const Wanted embedding = {"token_embd.weight", spec->hidden_size, spec->vocab_size};
-  ACUITY_RETURN_IF_ERROR(check.Require(embedding));
-  ACUITY_RETURN_IF_ERROR(check.Require({"output_norm.weight", spec->hidden_size, 1}));
   spec->tied_embeddings = file.FindTensor("output.weight") == nullptr;
-  if (!spec->tied_embeddings) {
-    ACUITY_RETURN_IF_ERROR(check.Require({"output.weight", spec->hidden_size, spec->vocab_size}));
-  }
-  for (int layer = 0; layer < spec->num_layers; ++layer) {
-    ACUITY_RETURN_IF_ERROR(CheckLayer(layer, *spec, &check));
+  for (const ModelTensor& tensor : ModelTensors(*spec)) {
+    ACUITY_RETURN_IF_ERROR(check.Require(tensor));
   }
   ACUITY_RETURN_IF_ERROR(ReadRopeFactors(&check, spec));
   return check.CheckAllUsed();

@@ -21,6 +21,8 @@ class GgufMetadata {
   // REQUIRES: *file outlives this.
   explicit GgufMetadata(const GgufFile* file);
 
+  bool Has(std::string_view key) const { return file_->FindValue(key) != nullptr; }
+
   // Integers are uint32 or uint64 in the file, as the format's specification has it for every count
   // and id.
   absl::StatusOr<int64_t> Integer(std::string_view key, int64_t min, int64_t max,

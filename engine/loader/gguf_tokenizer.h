@@ -17,8 +17,10 @@ inline constexpr uint64_t kMaxTokenBytes = 4096;     // of one token; real ones 
 inline constexpr uint64_t kMaxMergeBytes = 2 * kMaxTokenBytes + 1;
 inline constexpr uint64_t kMaxChatTemplateBytes = 1 << 20;  // real ones have < 30 KB
 
-// InvalidArgument names the key, its value and the limit. Whether the tokenizer's model and
-// pre-tokenizer are known is for Tokenizer::Create to say.
+// Of tokenizer.ggml.model gpt2 (byte-level BPE, split as tokenizer.ggml.pre says), llama
+// (SentencePiece's BPE by scores), gemma4 (the same by merges) and t5 (unigram). Where a family's
+// own tokenizer composes characters (NFC), so does this, although the file does not say so.
+// InvalidArgument names the key, its value and the limit.
 absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(GgufMetadata* metadata);
 
 }  // namespace acuity::engine

@@ -5,7 +5,6 @@
 #include <charconv>
 #include <cmath>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <system_error>
@@ -13,9 +12,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/loader/bounded_json.h"
 #include "engine/loader/mapped_file.h"
 #include "engine/loader/status_util.h"
-#include "nlohmann/json.hpp"
 
 namespace acuity::engine {
 namespace {
@@ -187,30 +186,10 @@ absl::Status BadSidecar(std::string_view reason) {
   return InvalidArgument("attention sidecar: ", reason);
 }
 
-// Parses with bounded depth and no key twice in one object; nlohmann alone would take both.
 absl::StatusOr<Json> ParseJson(std::string_view text) {
-  bool too_deep = false;
-  std::string twice;
-  std::vector<std::set<std::string>> keys(1);  // of the objects that are open, by depth
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::object_start) {
-      keys.resize(static_cast<size_t>(depth) + 1);
-      keys.emplace_back();
-    } else if (event == Json::parse_event_t::key) {
-      const std::string& key = parsed.get_ref<const std::string&>();
-      if (!keys.back().insert(key).second && twice.empty()) twice = key;
-    } else if (event == Json::parse_event_t::object_end) {
-      keys.resize(static_cast<size_t>(depth) + 1);
-    }
-    if (depth > kMaxSidecarDepth) too_deep = true;
-    return !too_deep;
-  };
-  Json json = Json::parse(text, watch, /*allow_exceptions=*/false);
-  if (too_deep) {
-    return BadSidecar(Concat("nested deeper than the limit of ", kMaxSidecarDepth));
-  }
-  if (json.is_discarded()) return BadSidecar("not valid JSON");
-  if (!twice.empty()) return BadSidecar(Concat("key '", twice.substr(0, 64), "' occurs twice"));
+  absl::StatusOr<Json> json = ParseBoundedJson(text, kMaxSidecarDepth);
+  if (!json.ok())
+    return BadSidecar({json.status().message().data(), json.status().message().size()});
   return json;
 }
 

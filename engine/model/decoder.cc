@@ -28,6 +28,19 @@ absl::Status CheckOptions(const ModelOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckRope(const RopeSpec& rope, int head_dim) {
+  if (rope.rotary_dim < 0 || rope.rotary_dim > head_dim || rope.rotary_dim % 2 != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rotary_dim is ", rope.rotary_dim, "; even and at most head_dim, ", head_dim));
+  }
+  const size_t pairs = static_cast<size_t>(rope.rotary_dim / 2);
+  if (!rope.factors.empty() && rope.factors.size() != pairs) {
+    return absl::InvalidArgumentError(absl::StrCat("rope factors has ", rope.factors.size(),
+                                                   " values; half of rotary_dim, ", pairs));
+  }
+  return absl::OkStatus();
+}
+
 // What a reader of a format guarantees, and what this decoder relies on.
 absl::Status CheckSpec(const ModelSpec& spec) {
   const std::pair<const char*, int> positive[] = {
@@ -44,16 +57,23 @@ absl::Status CheckSpec(const ModelSpec& spec) {
     return absl::InvalidArgumentError(absl::StrCat("num_layers is ", spec.num_layers, ", but ",
                                                    spec.layers.size(), " layers are described"));
   }
-  if (spec.rotary_dim < 0 || spec.rotary_dim > spec.head_dim || spec.rotary_dim % 2 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("rotary_dim is ", spec.rotary_dim,
-                                                   "; even and at most head_dim, ", spec.head_dim));
+  for (const RopeSpec& rope : spec.ropes) {
+    if (absl::Status status = CheckRope(rope, spec.head_dim); !status.ok()) return status;
   }
-  const size_t pairs = static_cast<size_t>(spec.rotary_dim / 2);
-  if (!spec.rope_factors.empty() && spec.rope_factors.size() != pairs) {
-    return absl::InvalidArgumentError(absl::StrCat("rope_factors has ", spec.rope_factors.size(),
-                                                   " values; half of rotary_dim, ", pairs));
+  const ExpertSpec& experts = spec.experts;
+  if (experts.count > 0 && (experts.per_token < 1 || experts.per_token > experts.count)) {
+    return absl::InvalidArgumentError(absl::StrCat("experts per token are ", experts.per_token,
+                                                   "; from 1 to their number, ", experts.count));
+  }
+  if (spec.shared_norm && !spec.parallel_residual) {
+    return absl::InvalidArgumentError("shared_norm needs parallel_residual");
   }
   for (size_t i = 0; i < spec.layers.size(); ++i) {
+    const int rope = spec.layers[i].rope;
+    if (rope < LayerSpec::kNoRope || rope >= static_cast<int>(spec.ropes.size())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("layer ", i, " has rope ", rope, " of ", spec.ropes.size()));
+    }
     const LayerPolicy& policy = spec.layers[i].policy;
     const size_t heads = static_cast<size_t>(spec.num_heads);
     const bool needs_s = policy.kind == kernels::RowScaleKind::kSsmax;
@@ -68,12 +88,12 @@ absl::Status CheckSpec(const ModelSpec& spec) {
 
 // In float32, as Hugging Face computes it: theta^(-2i / d), divided by the checkpoint's factors if
 // it has any.
-std::vector<float> InverseFrequencies(const ModelSpec& spec) {
-  std::vector<float> result(static_cast<size_t>(spec.rotary_dim / 2));
+std::vector<float> InverseFrequencies(const RopeSpec& rope) {
+  std::vector<float> result(static_cast<size_t>(rope.rotary_dim / 2));
   for (size_t i = 0; i < result.size(); ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(spec.rotary_dim);
-    result[i] = 1.0f / std::pow(spec.rope_theta, exponent);
-    if (!spec.rope_factors.empty()) result[i] /= spec.rope_factors[i];
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(rope.rotary_dim);
+    result[i] = 1.0f / std::pow(rope.theta, exponent);
+    if (!rope.factors.empty()) result[i] /= rope.factors[i];
   }
   return result;
 }
@@ -101,7 +121,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> Decoder::Create(const Checkpoint& c
   if (status = decoder->AllocatePages(); !status.ok()) return status;
   if (status = decoder->AllocateActivations(); !status.ok()) return status;
   absl::StatusOr<Weights> weights =
-      LoadWeights(checkpoint, decoder->spec_, options.weight_dtype, parallel);
+      LoadWeights(checkpoint, decoder->spec_, options.weight_dtype, parallel, options.on_load);
   if (!weights.ok()) return weights.status();
   decoder->weights_ = *std::move(weights);
   decoder->PrepareLayers();
@@ -139,17 +159,25 @@ absl::Status Decoder::AllocateActivations() {
     Memory* memory;
     int64_t floats;
   };
+  const int64_t experts = spec_.experts.count, slots = rows * spec_.experts.per_token;
+  const bool branches = spec_.post_norm || spec_.residual_scale != 1 || experts > 0;
   const Buffer buffers[] = {
       {&residual_, rows * spec_.hidden_size},
       {&normed_, rows * spec_.hidden_size},
       {&qkv_, rows * qkv_width()},
       {&attention_, rows * query_width()},
-      {&gate_up_, rows * 2 * spec_.ffn_size},
+      {&gate_up_, rows * (spec_.gated_ffn ? 2 : 1) * spec_.ffn_size},
       {&hidden_, rows * spec_.ffn_size},
       {&logits_, int64_t{options_.max_logit_rows} * spec_.vocab_size},
       {&stats_, rows * spec_.num_layers * spec_.num_heads * stats_floats},
+      {&branch_, branches ? rows * spec_.hidden_size : 0},
+      {&router_logits_, rows * experts},
+      {&gathered_, experts > 0 ? rows * spec_.hidden_size : 0},
+      {&routed_, experts > 0 ? slots * spec_.hidden_size : 0},
   };
+  if (experts > 0) router_ = ExpertRouter(spec_.experts, rows);
   for (const Buffer& buffer : buffers) {
+    if (buffer.floats == 0) continue;
     absl::StatusOr<Memory> memory = Memory::Allocate(
         "activations (max_batch_tokens)", buffer.floats * static_cast<int64_t>(sizeof(float)));
     if (!memory.ok()) return memory.status();
@@ -159,7 +187,7 @@ absl::Status Decoder::AllocateActivations() {
 }
 
 void Decoder::PrepareLayers() {
-  inv_frequency_ = InverseFrequencies(spec_);
+  for (const RopeSpec& rope : spec_.ropes) inv_frequency_.push_back(InverseFrequencies(rope));
   for (const LayerSpec& layer : spec_.layers) {
     const auto same = std::find_if(plans_.begin(), plans_.end(), [&](const WindowPlan& plan) {
       return plan.window == layer.window;
@@ -202,6 +230,10 @@ const char* Decoder::Problem(const Batch& batch) const {
   const int64_t num_slots = int64_t{num_blocks_} * options_.block_size;
   for (size_t i = 0; i < num_rows; ++i) {
     if (batch.tokens[i] < 0 || batch.tokens[i] >= spec_.vocab_size) return "an unknown token";
+    if (spec_.learned_positions &&
+        (batch.positions[i] < 0 || batch.positions[i] >= spec_.max_context)) {
+      return "a position beyond max_context";
+    }
     if (batch.slots[i] < 0 || batch.slots[i] >= num_slots) return "a slot that does not exist";
   }
   int32_t previous = -1;
@@ -245,17 +277,30 @@ absl::Status Decoder::Forward(const Batch& batch) {
       rows = static_cast<int64_t>(batch.logit_rows.size());
     }
     if (rows == 0) return absl::OkStatus();
-    AddAttentionOut(weights_.layers[layer], rows);
-    AddFeedForward(weights_.layers[layer], rows);
+    const LayerWeights& weights = weights_.layers[layer];
+    const float* x = nullptr;
+    if (spec_.parallel_residual) x = FeedForwardInput(weights, rows);
+    AddAttentionOut(weights, rows);
+    if (!spec_.parallel_residual) x = FeedForwardInput(weights, rows);
+    AddFeedForward(weights, x, rows);
   }
   ComputeLogits(rows);
   return absl::OkStatus();
 }
 
 void Decoder::Embed(const Batch& batch) {
+  const int64_t hidden = spec_.hidden_size;
   parallel_(batch.num_rows(), [&](int64_t row) {
-    kernels::UnpackRow(weights_.embedding, batch.tokens[row],
-                       residual_.As<float>() + row * spec_.hidden_size);
+    float* x = residual_.As<float>() + row * hidden;
+    kernels::UnpackRow(weights_.embedding, batch.tokens[row], x);
+    if (spec_.embedding_scale != 1) {
+      for (int64_t i = 0; i < hidden; ++i) x[i] *= spec_.embedding_scale;
+    }
+    if (spec_.learned_positions) {
+      float* position = normed_.As<float>() + row * hidden;
+      kernels::UnpackRow(weights_.positions, batch.positions[row], position);
+      for (int64_t i = 0; i < hidden; ++i) x[i] += position[i];
+    }
   });
 }
 
@@ -287,13 +332,20 @@ void Decoder::Attend(int layer, const Batch& batch) {
   const LayerWeights& weights = weights_.layers[layer];
   const LayerSpec& spec = spec_.layers[layer];
   const int64_t rows = batch.num_rows();
-  kernels::RmsNorm(residual_.As<float>(), weights.attention_norm, spec_.rms_epsilon, rows,
-                   spec_.hidden_size, normed_.As<float>(), parallel_);
-  Gemm(normed_.As<float>(), rows, weights.qkv, false, qkv_.As<float>());
+  const float* x = residual_.As<float>();
+  if (spec_.pre_norm) {
+    Normalise(x, weights.attention_norm, rows, normed_.As<float>());
+    x = normed_.As<float>();
+  }
+  Gemm(x, rows, weights.qkv, false, qkv_.As<float>());
+  if (spec_.qk_norm != QkNorm::kNone) NormaliseQk(weights, rows);
 
   kernels::RopeAppendParams append;
   append.shape = shape_;
-  append.rope = {spec_.rope_style, spec.rope ? spec_.rotary_dim : 0, inv_frequency_.data()};
+  if (spec.rope != LayerSpec::kNoRope) {
+    const RopeSpec& rope = spec_.ropes[spec.rope];
+    append.rope = {rope.style, rope.rotary_dim, inv_frequency_[spec.rope].data(), rope.magnitude};
+  }
   append.qkv = qkv_.As<float>();
   append.rows = rows;
   append.positions = batch.positions.data();
@@ -316,20 +368,87 @@ void Decoder::Attend(int layer, const Batch& batch) {
   params.softmax_scale = spec_.softmax_scale;
   params.logit_softcap = spec_.attention_softcap;
   params.window = spec.window;
+  params.sinks = weights.sinks;
   kernels::RunAttention(params, plans_[plan_of_layer_[layer]].plan, workspace_.As<float>(),
                         parallel_);
 }
 
-void Decoder::AddAttentionOut(const LayerWeights& weights, int64_t rows) {
-  Gemm(attention_.As<float>(), rows, weights.attention_out, true, residual_.As<float>());
+void Decoder::NormaliseQk(const LayerWeights& weights, int64_t rows) {
+  const bool whole = spec_.qk_norm == QkNorm::kWhole;
+  const auto normalise = [&](float* x, const float* weight, int64_t heads) {
+    const kernels::NormParams params = {spec_.norm, spec_.norm_epsilon, weight};
+    kernels::NormGroups(x, qkv_width(), params, spec_.qk_norm == QkNorm::kOwnWeights, rows,
+                        whole ? 1 : heads, whole ? heads * spec_.head_dim : spec_.head_dim,
+                        parallel_);
+  };
+  normalise(qkv_.As<float>(), weights.q_norm, spec_.num_heads);
+  normalise(qkv_.As<float>() + query_width(), weights.k_norm, spec_.num_kv_heads);
 }
 
-void Decoder::AddFeedForward(const LayerWeights& weights, int64_t rows) {
-  kernels::RmsNorm(residual_.As<float>(), weights.ffn_norm, spec_.rms_epsilon, rows,
-                   spec_.hidden_size, normed_.As<float>(), parallel_);
-  Gemm(normed_.As<float>(), rows, weights.gate_up, false, gate_up_.As<float>());
-  kernels::SiluMul(gate_up_.As<float>(), rows, spec_.ffn_size, hidden_.As<float>(), parallel_);
-  Gemm(hidden_.As<float>(), rows, weights.down, true, residual_.As<float>());
+void Decoder::AddAttentionOut(const LayerWeights& weights, int64_t rows) {
+  AddBranch(attention_.As<float>(), rows, weights.attention_out, weights.post_attention_norm);
+}
+
+const float* Decoder::FeedForwardInput(const LayerWeights& weights, int64_t rows) {
+  if (!spec_.pre_norm) return residual_.As<float>();
+  Normalise(residual_.As<float>(), weights.ffn_norm, rows, normed_.As<float>());
+  return normed_.As<float>();
+}
+
+void Decoder::AddFeedForward(const LayerWeights& weights, const float* x, int64_t rows) {
+  if (spec_.experts.count > 0) {
+    RouteToExperts(weights, x, rows);
+    return AddBranchOutput(weights.post_ffn_norm, rows);
+  }
+  const FeedForwardWeights& ffn = weights.feed_forward[0];
+  Gemm(x, rows, ffn.in, false, gate_up_.As<float>());
+  kernels::Activate(spec_.activation, spec_.gated_ffn, gate_up_.As<float>(), rows, spec_.ffn_size,
+                    hidden_.As<float>(), parallel_);
+  AddBranch(hidden_.As<float>(), rows, ffn.down, weights.post_ffn_norm);
+}
+
+void Decoder::AddBranch(const float* x, int64_t rows, const Linear& linear,
+                        const NormWeights& post_norm) {
+  if (!spec_.post_norm && spec_.residual_scale == 1) {
+    return Gemm(x, rows, linear, true, residual_.As<float>());
+  }
+  Gemm(x, rows, linear, false, branch_.As<float>());
+  AddBranchOutput(post_norm, rows);
+}
+
+void Decoder::AddBranchOutput(const NormWeights& post_norm, int64_t rows) {
+  if (spec_.post_norm) Normalise(branch_.As<float>(), post_norm, rows, branch_.As<float>());
+  kernels::AddScaled(branch_.As<float>(), spec_.residual_scale, rows, spec_.hidden_size,
+                     residual_.As<float>(), parallel_);
+}
+
+void Decoder::RouteToExperts(const LayerWeights& weights, const float* x, int64_t rows) {
+  const int64_t hidden = spec_.hidden_size;
+  Gemm(x, rows, weights.router, false, router_logits_.As<float>());
+  router_.Route(router_logits_.As<float>(), rows);
+  for (int64_t expert = 0; expert < spec_.experts.count; ++expert) {
+    const std::span<const int32_t> chosen = router_.rows(expert);
+    const int64_t count = static_cast<int64_t>(chosen.size());
+    if (count == 0) continue;
+    for (int64_t i = 0; i < count; ++i) {
+      std::memcpy(gathered_.As<float>() + i * hidden, x + chosen[i] * hidden,
+                  hidden * sizeof(float));
+    }
+    const FeedForwardWeights& ffn = weights.feed_forward[expert];
+    Gemm(gathered_.As<float>(), count, ffn.in, false, gate_up_.As<float>());
+    kernels::Activate(spec_.activation, spec_.gated_ffn, gate_up_.As<float>(), count,
+                      spec_.ffn_size, hidden_.As<float>(), parallel_);
+    Gemm(hidden_.As<float>(), count, ffn.down, false,
+         routed_.As<float>() + router_.first_slot(expert) * hidden);
+  }
+  parallel_(rows, [&](int64_t row) {
+    float* sum = branch_.As<float>() + row * hidden;
+    std::fill(sum, sum + hidden, 0.0f);
+    for (const ExpertRouter::Choice& choice : router_.choices(row)) {
+      kernels::AddScaled(routed_.As<float>() + choice.slot * hidden, choice.weight, 1, hidden, sum,
+                         {});
+    }
+  });
 }
 
 void Decoder::KeepLogitRows(const Batch& batch) {
@@ -345,21 +464,31 @@ void Decoder::KeepLogitRows(const Batch& batch) {
 }
 
 void Decoder::ComputeLogits(int64_t rows) {
-  kernels::RmsNorm(residual_.As<float>(), weights_.output_norm, spec_.rms_epsilon, rows,
-                   spec_.hidden_size, normed_.As<float>(), parallel_);
+  Normalise(residual_.As<float>(), weights_.output_norm, rows, normed_.As<float>());
   Gemm(normed_.As<float>(), rows, weights_.output, false, logits_.As<float>());
+  if (spec_.logit_scale != 1 || spec_.logit_softcap != 0) {
+    kernels::ScaleAndCap(spec_.logit_scale, spec_.logit_softcap, rows, spec_.vocab_size,
+                         logits_.As<float>(), parallel_);
+  }
 }
 
-void Decoder::Gemm(const float* x, int64_t rows, const kernels::PackedWeight& weight,
-                   bool accumulate, float* y) const {
+void Decoder::Normalise(const float* x, const NormWeights& weights, int64_t rows,
+                        float* out) const {
+  const kernels::NormParams params = {spec_.norm, spec_.norm_epsilon, weights.weight, weights.bias};
+  kernels::Norm(x, params, rows, spec_.hidden_size, out, parallel_);
+}
+
+void Decoder::Gemm(const float* x, int64_t rows, const Linear& linear, bool accumulate,
+                   float* y) const {
   kernels::GemmParams params;
   params.x = x;
-  params.x_stride = weight.k;
+  params.x_stride = linear.weight.k;
   params.m = rows;
-  params.weight = weight;
+  params.weight = linear.weight;
+  params.bias = linear.bias;
   params.accumulate = accumulate;
   params.y = y;
-  params.y_stride = weight.n;
+  params.y_stride = linear.weight.n;
   kernels::Gemm(params, parallel_);
 }
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/model/experts.h"
 #include "engine/model/memory.h"
 #include "engine/model/model_runner.h"
 #include "engine/model/weights.h"
@@ -45,14 +46,23 @@ class Decoder final : public ModelRunner {
   void Embed(const Batch& batch);
   absl::Status PlanStep(const Batch& batch);
   void Attend(int layer, const Batch& batch);
+  void NormaliseQk(const LayerWeights& weights, int64_t rows);
   void AddAttentionOut(const LayerWeights& weights, int64_t rows);
-  void AddFeedForward(const LayerWeights& weights, int64_t rows);
+  // What the feed-forward network reads: normed_, or the residual stream itself.
+  const float* FeedForwardInput(const LayerWeights& weights, int64_t rows);
+  void AddFeedForward(const LayerWeights& weights, const float* x, int64_t rows);
+  // Adds x linear^T, normalised by `post_norm` if the spec has it, to the residual stream.
+  void AddBranch(const float* x, int64_t rows, const Linear& linear, const NormWeights& post_norm);
+  // Adds branch_ likewise.
+  void AddBranchOutput(const NormWeights& post_norm, int64_t rows);
+  // branch_ = what the row's experts say of x.
+  void RouteToExperts(const LayerWeights& weights, const float* x, int64_t rows);
   // Moves the rows whose logits are wanted to the front of the residual stream and of the
   // attention's output.
   void KeepLogitRows(const Batch& batch);
   void ComputeLogits(int64_t rows);
-  void Gemm(const float* x, int64_t rows, const kernels::PackedWeight& weight, bool accumulate,
-            float* y) const;
+  void Normalise(const float* x, const NormWeights& weights, int64_t rows, float* out) const;
+  void Gemm(const float* x, int64_t rows, const Linear& linear, bool accumulate, float* y) const;
 
   int64_t query_width() const { return int64_t{spec_.num_heads} * spec_.head_dim; }
   int64_t qkv_width() const {
@@ -69,9 +79,9 @@ class Decoder final : public ModelRunner {
   const kernels::ParallelFor parallel_;
   const kernels::AttentionShape shape_;
   Weights weights_;
-  std::vector<float> inv_frequency_;  // [rotary_dim / 2]
-  std::vector<WindowPlan> plans_;     // one per distinct window
-  std::vector<int> plan_of_layer_;    // [num_layers]
+  std::vector<std::vector<float>> inv_frequency_;  // of each rope: [rotary_dim / 2]
+  std::vector<WindowPlan> plans_;                  // one per distinct window
+  std::vector<int> plan_of_layer_;                 // [num_layers]
 
   int num_blocks_ = 0;
   int64_t bytes_per_block_ = 0;
@@ -81,11 +91,17 @@ class Decoder final : public ModelRunner {
   Memory normed_;     // [rows, hidden]
   Memory qkv_;        // [rows, qkv_width]
   Memory attention_;  // [rows, num_heads, head_dim]
-  Memory gate_up_;    // [rows, 2 * ffn]
+  Memory gate_up_;    // [rows, 2 * ffn], or [rows, ffn] without a gate
   Memory hidden_;     // [rows, ffn]
-  Memory logits_;     // [logit rows, vocab]
-  Memory stats_;      // [num_layers, rows, num_heads]
-  Memory workspace_;  // of RunAttention; grows
+  Memory branch_;     // [rows, hidden] what is not added to the residual stream as it is, or empty
+  // With experts only.
+  ExpertRouter router_;
+  Memory router_logits_;  // [rows, experts]
+  Memory gathered_;       // [rows, hidden] what one expert reads
+  Memory routed_;         // [rows * experts per token, hidden] what the experts wrote, by slot
+  Memory logits_;         // [logit rows, vocab]
+  Memory stats_;          // [num_layers, rows, num_heads]
+  Memory workspace_;      // of RunAttention; grows
 };
 
 }  // namespace acuity::engine

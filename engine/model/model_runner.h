@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,6 +19,10 @@
 
 namespace acuity::engine {
 
+// Told how many of the weights' bytes are in memory after each piece that was read; by any thread,
+// several at a time: thread-safe, and quick. Empty: nobody asks.
+using LoadProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
+
 struct ModelOptions {
   kernels::DType weight_dtype = kernels::DType::kBFloat16;
   kernels::DType kv_dtype = kernels::DType::kBFloat16;
@@ -27,6 +32,7 @@ struct ModelOptions {
   int max_batch_tokens = 512;  // rows of a step
   int max_batch_sequences = 64;
   int max_logit_rows = 128;
+  LoadProgress on_load;
 };
 
 // One step's ragged batch, in arrays whose capacity is reused. Rows of a sequence are contiguous.

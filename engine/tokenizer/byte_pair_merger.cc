@@ -7,18 +7,15 @@
 
 namespace acuity::engine {
 
-absl::StatusOr<BytePairMerger> BytePairMerger::Create(std::array<TokenId, 256> byte_ids,
-                                                      const std::vector<Merge>& merges) {
+absl::StatusOr<BytePairMerger> BytePairMerger::Create(const std::vector<Merge>& merges) {
   BytePairMerger merger;
-  merger.byte_ids_ = byte_ids;
-  merger.ranks_.reserve(merges.size());
-  merger.results_.reserve(merges.size());
+  merger.merges_.reserve(merges.size());
   for (const Merge& merge : merges) {
-    const int32_t rank = static_cast<int32_t>(merger.results_.size());
-    if (!merger.ranks_.emplace(Key(merge.left, merge.right), rank).second) {
-      return absl::InvalidArgumentError(absl::StrCat("merge ", rank, " occurs twice"));
+    const Merged merged{merge.rank, merge.result};
+    if (!merger.merges_.emplace(Key(merge.left, merge.right), merged).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the merge of tokens ", merge.left, " and ", merge.right, " occurs twice"));
     }
-    merger.results_.push_back(merge.result);
   }
   return merger;
 }
@@ -26,23 +23,25 @@ absl::StatusOr<BytePairMerger> BytePairMerger::Create(std::array<TokenId, 256> b
 // Looks up the merge at `position` with its successor and queues it.
 void BytePairMerger::Queue(int32_t position, Scratch* scratch) const {
   Scratch::Symbol& symbol = scratch->symbols[position];
-  symbol.rank = symbol.next < 0 ? -1 : Rank(symbol.id, scratch->symbols[symbol.next].id);
-  if (symbol.rank < 0) return;
+  symbol.rank = -1;
+  if (symbol.next < 0) return;
+  const auto it = merges_.find(Key(symbol.id, scratch->symbols[symbol.next].id));
+  if (it == merges_.end()) return;
+  symbol.rank = it->second.rank;
+  symbol.result = it->second.result;
   scratch->heap.push_back(uint64_t{static_cast<uint32_t>(symbol.rank)} << 32 |
                           static_cast<uint32_t>(position));
 }
 
-void BytePairMerger::Apply(std::string_view word, Scratch* scratch,
+void BytePairMerger::Apply(std::span<const TokenId> word, Scratch* scratch,
                            std::vector<TokenId>* out) const {
   auto& symbols = scratch->symbols;
   auto& heap = scratch->heap;
   symbols.clear();
   heap.clear();
-  for (const char c : word) {
-    const TokenId id = byte_ids_[static_cast<uint8_t>(c)];
-    if (id == kNoToken) continue;
+  for (const TokenId id : word) {
     const int32_t n = static_cast<int32_t>(symbols.size());
-    symbols.push_back({id, n - 1, n + 1, -1});
+    symbols.push_back({id, n - 1, n + 1, -1, 0});
   }
   if (symbols.empty()) return;
   symbols.back().next = -1;
@@ -62,7 +61,7 @@ void BytePairMerger::Apply(std::string_view word, Scratch* scratch,
     Scratch::Symbol& symbol = symbols[position];
     if (symbol.rank != rank) continue;  // one of its sides was merged since
     Scratch::Symbol& right = symbols[symbol.next];
-    symbol.id = results_[rank];
+    symbol.id = symbol.result;
     symbol.next = right.next;
     right.rank = -1;
     if (symbol.next >= 0) symbols[symbol.next].previous = position;

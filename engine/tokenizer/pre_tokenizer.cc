@@ -1,153 +1,159 @@
 #include "engine/tokenizer/pre_tokenizer.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
-#include <string>
+#include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/tokenizer/utf8.h"
-
-// Unicode's White_Space. PCRE2's \s also takes U+180E, which the tokenizers' own engines do not.
-#define ACUITY_SPACE R"(\p{Z}\x09-\x0d\x{85})"
 
 namespace acuity::engine {
 namespace {
 
-constexpr const char* kEachNumber = R"(\p{N})";
-constexpr const char* kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" ACUITY_SPACE
-    R"(\p{L}\p{N}]+|[)" ACUITY_SPACE R"(]+(?![^)" ACUITY_SPACE R"(])|[)" ACUITY_SPACE R"(]+)";
-// What GPT-4's family has in common; `number` is where they differ.
-#define ACUITY_GPT4(number)                                                                       \
-  R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" number R"(| ?[^)" ACUITY_SPACE      \
-  R"(\p{L}\p{N}]+[\r\n]*|[)" ACUITY_SPACE R"(]*[\r\n]+|[)" ACUITY_SPACE R"(]+(?![^)" ACUITY_SPACE \
-  R"(])|[)" ACUITY_SPACE R"(]+)"
-constexpr const char* kLlama3 = ACUITY_GPT4(R"(\p{N}{1,3})");
-constexpr const char* kQwen2 = ACUITY_GPT4(R"(\p{N})");
+using Behaviour = PreTokenizerStep::Behaviour;
+using Kind = PreTokenizerStep::Kind;
+using Prefix = PreTokenizerStep::Prefix;
 
-struct Entry {
-  const char* name;
-  const char* patterns[2];  // each splits what the one before left whole
-  bool whole_word_first;
+// A stretch of a word: a match, or what lies between two.
+struct Piece {
+  size_t begin = 0, end = 0;
+  bool is_match = false;
 };
 
-// qwen2's tokenizer also composes characters first (NFC); here, as in llama.cpp, text stays as it
-// is.
-constexpr Entry kTable[] = {
-    {"gpt-2", {kGpt2, nullptr}, false},         {"gpt2", {kGpt2, nullptr}, false},
-    {"llama-bpe", {kLlama3, nullptr}, true},    {"qwen2", {kQwen2, nullptr}, false},
-    {"refact", {kEachNumber, kGpt2}, false},    {"smollm", {kEachNumber, kGpt2}, false},
-    {"starcoder", {kEachNumber, kGpt2}, false},
-};
+std::vector<Piece> Alternate(size_t size, const std::vector<Regex::Match>& matches, bool invert) {
+  std::vector<Piece> pieces;
+  pieces.reserve(2 * matches.size() + 1);
+  size_t pos = 0;
+  for (const Regex::Match& match : matches) {
+    if (match.begin > pos) pieces.push_back({pos, match.begin, invert});
+    pieces.push_back({match.begin, match.end, !invert});
+    pos = match.end;
+  }
+  if (pos < size) pieces.push_back({pos, size, invert});
+  return pieces;
+}
 
-// Only the interpreter counts strictly: some 8 steps for each byte of the longest prompt (4 MiB).
-// No pattern of the table needs more, so reaching it is our bug, and the request fails instead of
-// hanging.
-constexpr uint32_t kMatchLimit = 32u << 20;
-
-using MatchData = std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)>;
+// Joins neighbours as `behaviour` says. A run of matches that follow each other stays apart: only
+// its first (or last) joins the text before (or after) it.
+void Join(Behaviour behaviour, std::vector<Piece>* pieces) {
+  std::vector<Piece> joined;
+  joined.reserve(pieces->size());
+  switch (behaviour) {
+    case Behaviour::kIsolated:
+      return;
+    case Behaviour::kRemoved:
+      std::erase_if(*pieces, [](const Piece& piece) { return piece.is_match; });
+      return;
+    case Behaviour::kContiguous:
+      for (const Piece& piece : *pieces) {
+        if (!joined.empty() && joined.back().is_match == piece.is_match) {
+          joined.back().end = piece.end;
+        } else {
+          joined.push_back(piece);
+        }
+      }
+      break;
+    case Behaviour::kMergedWithPrevious:
+      for (size_t i = 0; i < pieces->size(); ++i) {
+        const Piece& piece = (*pieces)[i];
+        if (i > 0 && piece.is_match && !(*pieces)[i - 1].is_match) {
+          joined.back().end = piece.end;
+        } else {
+          joined.push_back(piece);
+        }
+      }
+      break;
+    case Behaviour::kMergedWithNext:
+      for (size_t i = 0; i < pieces->size(); ++i) {
+        const Piece& piece = (*pieces)[i];
+        if (i > 0 && !piece.is_match && (*pieces)[i - 1].is_match) {
+          joined.back().end = piece.end;
+        } else {
+          joined.push_back(piece);
+        }
+      }
+      break;
+  }
+  pieces->swap(joined);
+}
 
 }  // namespace
 
-struct PreTokenizer::Stage {
-  pcre2_code* code = nullptr;
-  pcre2_match_context* context = nullptr;
-  bool jit = false;
-
-  ~Stage() {
-    pcre2_match_context_free(context);
-    pcre2_code_free(code);
-  }
-
-  absl::Status Compile(const char* pattern) {
-    int error = 0;
-    PCRE2_SIZE offset = 0;
-    code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern), PCRE2_ZERO_TERMINATED,
-                         PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
-    context = pcre2_match_context_create(nullptr);
-    if (code == nullptr || context == nullptr) {
-      return absl::InternalError(absl::StrCat("PCRE2 error ", error, " at ", offset));
-    }
-    jit = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;  // else the interpreter does it
-    pcre2_set_match_limit(context, kMatchLimit);
-    return absl::OkStatus();
-  }
-
-  // PCRE2's result: > 0 match, PCRE2_ERROR_NOMATCH, or another error. `text` is known to be UTF-8;
-  // having PCRE2 check it again at every word would be quadratic.
-  int Match(std::string_view text, size_t from, pcre2_match_data* data) const {
-    const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-    if (jit) {
-      const int rc = pcre2_jit_match(code, subject, text.size(), from, 0, data, context);
-      if (rc != PCRE2_ERROR_JIT_STACKLIMIT) return rc;
-    }
-    return pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data,
-                       context);
-  }
-
-  absl::Status Split(std::string_view text, pcre2_match_data* data,
-                     std::vector<std::string_view>* pieces) const {
-    size_t pos = 0;   // everything before is in `pieces`
-    size_t from = 0;  // where the search goes on; > pos only after an empty match
-    while (from < text.size()) {
-      const int rc = Match(text, from, data);
-      if (rc == PCRE2_ERROR_NOMATCH) break;
-      if (rc < 0) {
-        return absl::InternalError(absl::StrCat("pre-tokenizer: PCRE2 error ", rc));
+absl::StatusOr<PreTokenizer> PreTokenizer::Create(const std::vector<PreTokenizerStep>& steps) {
+  PreTokenizer result;
+  for (const PreTokenizerStep& spec : steps) {
+    Step step{spec, nullptr};
+    if (spec.kind == Kind::kSplit) {
+      auto regex = Regex::Compile(spec.pattern);
+      if (!regex.ok()) {
+        return absl::InvalidArgumentError(absl::StrCat("pre-tokenizer step ", result.steps_.size(),
+                                                       ": ", regex.status().message()));
       }
-      const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data);
-      if (bounds[1] == bounds[0]) {  // no pattern of the table can; never loop on one
-        from =
-            bounds[0] + (bounds[0] < text.size() ? DecodeUtf8(text.substr(bounds[0])).length : 1);
-        continue;
-      }
-      if (bounds[0] > pos) pieces->push_back(text.substr(pos, bounds[0] - pos));
-      pieces->push_back(text.substr(bounds[0], bounds[1] - bounds[0]));
-      pos = from = bounds[1];
+      step.regex = *std::move(regex);
+    } else if (spec.content.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("pre-tokenizer step ", result.steps_.size(), ": its content is empty"));
     }
-    if (pos < text.size()) pieces->push_back(text.substr(pos));
-    return absl::OkStatus();
+    result.steps_.push_back(std::move(step));
   }
-};
-
-PreTokenizer::PreTokenizer() = default;
-PreTokenizer::~PreTokenizer() = default;
-
-absl::StatusOr<std::unique_ptr<const PreTokenizer>> PreTokenizer::Create(std::string_view name) {
-  std::string supported;
-  for (const Entry& entry : kTable) {
-    absl::StrAppend(&supported, supported.empty() ? "" : ", ", entry.name);
-    if (name != entry.name) continue;
-    std::unique_ptr<PreTokenizer> result(new PreTokenizer);
-    result->whole_word_first_ = entry.whole_word_first;
-    for (const char* pattern : entry.patterns) {
-      if (pattern == nullptr) continue;
-      auto stage = std::make_unique<Stage>();
-      if (absl::Status status = stage->Compile(pattern); !status.ok()) return status;
-      result->stages_.push_back(std::move(stage));
-    }
-    return result;
-  }
-  return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.pre: '", std::string(name),
-                                                 "' is not supported (supported: ", supported,
-                                                 ")"));
+  return result;
 }
 
-absl::Status PreTokenizer::Split(std::string_view text,
-                                 std::vector<std::string_view>* words) const {
-  const MatchData data(pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-  if (data == nullptr) return absl::ResourceExhaustedError("pre-tokenizer: out of memory");
-  std::vector<std::string_view> pieces = {text}, next;
-  for (size_t i = 0; i + 1 < stages_.size(); ++i) {
-    next.clear();
-    for (std::string_view piece : pieces) {
-      if (absl::Status s = stages_[i]->Split(piece, data.get(), &next); !s.ok()) return s;
+absl::Status PreTokenizer::SplitWords(const Step& step, const std::vector<std::string_view>& in,
+                                      std::vector<std::string_view>* out) {
+  std::vector<Regex::Match> matches;
+  for (const std::string_view word : in) {
+    if (absl::Status status = step.regex->FindAll(word, &matches); !status.ok()) return status;
+    std::vector<Piece> pieces = Alternate(word.size(), matches, step.spec.invert);
+    Join(step.spec.behaviour, &pieces);
+    for (const Piece& piece : pieces) {
+      out->push_back(word.substr(piece.begin, piece.end - piece.begin));
     }
-    pieces.swap(next);
   }
-  for (std::string_view piece : pieces) {
-    if (absl::Status s = stages_.back()->Split(piece, data.get(), words); !s.ok()) return s;
+  return absl::OkStatus();
+}
+
+void PreTokenizer::Rewrite(const PreTokenizerStep& step, bool at_start, Words* words) {
+  std::string text;
+  std::vector<size_t> ends;
+  ends.reserve(words->words.size());
+  for (size_t i = 0; i < words->words.size(); ++i) {
+    const std::string_view word = words->words[i];
+    const bool metaspace = step.kind == Kind::kMetaspace;
+    const bool has_prefix = word.starts_with(step.content) || (metaspace && word.starts_with(' '));
+    const bool wants_prefix = !metaspace || step.prefix == Prefix::kAlways ||
+                              (step.prefix == Prefix::kFirst && at_start && i == 0);
+    if (wants_prefix && !has_prefix) text += step.content;
+    for (const char c : word) {
+      if (metaspace && c == ' ') {
+        text += step.content;
+      } else {
+        text += c;
+      }
+    }
+    ends.push_back(text.size());
+  }
+  words->storage = std::move(text);
+  size_t begin = 0;
+  for (size_t i = 0; i < ends.size(); ++i) {
+    words->words[i] = std::string_view(words->storage).substr(begin, ends[i] - begin);
+    begin = ends[i];
+  }
+}
+
+absl::Status PreTokenizer::Split(std::string_view text, bool at_start, Words* out) const {
+  out->words.clear();
+  if (!text.empty()) out->words.push_back(text);
+  std::vector<std::string_view> next;
+  const char* start = text.data();
+  for (const Step& step : steps_) {
+    if (step.spec.kind != Kind::kSplit) {
+      at_start = at_start && !out->words.empty() && out->words[0].data() == start;
+      Rewrite(step.spec, at_start, out);
+      start = out->storage.data();
+      continue;
+    }
+    next.clear();
+    if (absl::Status status = SplitWords(step, out->words, &next); !status.ok()) return status;
+    out->words.swap(next);
   }
   return absl::OkStatus();
 }

@@ -1,34 +1,42 @@
-// Splits text into the words that byte-pair merging never crosses. Immutable after Create;
-// thread-safe.
+// Splits text into the words that the model never crosses. Immutable after Create; thread-safe.
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/tokenizer/regex.h"
+#include "engine/tokenizer/tokenizer_spec.h"
 
 namespace acuity::engine {
 
 class PreTokenizer {
  public:
-  // `name` as in tokenizer.ggml.pre. InvalidArgument names the value and the supported ones.
-  static absl::StatusOr<std::unique_ptr<const PreTokenizer>> Create(std::string_view name);
-  ~PreTokenizer();
+  // InvalidArgument names the step and what is wrong with its pattern.
+  static absl::StatusOr<PreTokenizer> Create(const std::vector<PreTokenizerStep>& steps);
 
-  // Appends the words of `text`, which together are `text` again. REQUIRES: `text` is valid UTF-8.
-  absl::Status Split(std::string_view text, std::vector<std::string_view>* words) const;
-
-  // True if a word that is a token as a whole is taken as that token, whatever the merges say.
-  bool whole_word_first() const { return whole_word_first_; }
+  // Words of one text, in order, none empty.
+  struct Words {
+    std::vector<std::string_view> words;
+    std::string storage;  // what `words` view if a step changed the text
+  };
+  // `at_start`: nothing, not even a control token, comes before `text`. Views into `text` or into
+  // out->storage, so *out may not be moved. REQUIRES: `text` is valid UTF-8.
+  absl::Status Split(std::string_view text, bool at_start, Words* out) const;
 
  private:
-  struct Stage;
-  PreTokenizer();
+  struct Step {
+    PreTokenizerStep spec;
+    std::unique_ptr<const Regex> regex;  // of kSplit, and of kMetaspace: its character
+  };
+  static absl::Status SplitWords(const Step& step, const std::vector<std::string_view>& in,
+                                 std::vector<std::string_view>* out);
+  static void Rewrite(const PreTokenizerStep& step, bool at_start, Words* words);
 
-  std::vector<std::unique_ptr<Stage>> stages_;
-  bool whole_word_first_ = false;
+  std::vector<Step> steps_;
 };
 
 }  // namespace acuity::engine

@@ -39,21 +39,48 @@ const LayerOpsKernels& LayerOpsKernelsFor(Isa isa) {
   return kLayerOpsPortable;
 }
 
-void RmsNorm(const float* x, const float* weight, float epsilon, int64_t rows, int64_t dim,
-             float* out, const ParallelFor& parallel) {
+void Norm(const float* x, const NormParams& params, int64_t rows, int64_t dim, float* out,
+          const ParallelFor& parallel) {
   const LayerOpsKernels& kernels = Active();
-  ForEachRow(rows, dim, parallel, [&](int64_t row) {
-    kernels.rms_norm(x + row * dim, weight, epsilon, dim, out + row * dim);
+  ForEachRow(rows, dim, parallel,
+             [&](int64_t row) { kernels.norm(x + row * dim, params, dim, out + row * dim); });
+}
+
+void NormGroups(float* x, int64_t x_stride, const NormParams& params, bool own_weights,
+                int64_t rows, int64_t groups, int64_t dim, const ParallelFor& parallel) {
+  const LayerOpsKernels& kernels = Active();
+  ForEachRow(rows, groups * dim, parallel, [&](int64_t row) {
+    NormParams group = params;
+    for (int64_t g = 0; g < groups; ++g) {
+      float* values = x + row * x_stride + g * dim;
+      if (own_weights) group.weight = params.weight + g * dim;
+      kernels.norm(values, group, dim, values);
+    }
   });
 }
 
-void SiluMul(const float* gate_up, int64_t rows, int64_t dim, float* out,
-             const ParallelFor& parallel) {
+void Activate(Activation activation, bool gated, const float* in, int64_t rows, int64_t dim,
+              float* out, const ParallelFor& parallel) {
   const LayerOpsKernels& kernels = Active();
-  ForEachRow(rows, 2 * dim, parallel, [&](int64_t row) {
-    const float* gate = gate_up + row * 2 * dim;
-    kernels.silu_mul(gate, gate + dim, dim, out + row * dim);
+  const int64_t width = gated ? 2 * dim : dim;
+  ForEachRow(rows, width, parallel, [&](int64_t row) {
+    const float* gate = in + row * width;
+    kernels.activate(activation, gate, gated ? gate + dim : nullptr, dim, out + row * dim);
   });
+}
+
+void AddScaled(const float* x, float scale, int64_t rows, int64_t dim, float* y,
+               const ParallelFor& parallel) {
+  const LayerOpsKernels& kernels = Active();
+  ForEachRow(rows, dim, parallel,
+             [&](int64_t row) { kernels.add_scaled(x + row * dim, scale, dim, y + row * dim); });
+}
+
+void ScaleAndCap(float scale, float cap, int64_t rows, int64_t dim, float* x,
+                 const ParallelFor& parallel) {
+  const LayerOpsKernels& kernels = Active();
+  ForEachRow(rows, dim, parallel,
+             [&](int64_t row) { kernels.scale_and_cap(scale, cap, dim, x + row * dim); });
 }
 
 void RopeAppend(const RopeAppendParams& params, const ParallelFor& parallel) {

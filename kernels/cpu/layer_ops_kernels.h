@@ -11,9 +11,12 @@ namespace acuity::kernels {
 
 struct LayerOpsKernels {
   // One row; arguments as in layer_ops.h.
-  void (*rms_norm)(const float* x, const float* weight, float epsilon, int64_t dim,
+  void (*norm)(const float* x, const NormParams& params, int64_t dim, float* out) = nullptr;
+  // `up` is null without a gate.
+  void (*activate)(Activation activation, const float* gate, const float* up, int64_t dim,
                    float* out) = nullptr;
-  void (*silu_mul)(const float* gate, const float* up, int64_t dim, float* out) = nullptr;
+  void (*add_scaled)(const float* x, float scale, int64_t dim, float* y) = nullptr;
+  void (*scale_and_cap)(float scale, float cap, int64_t dim, float* x) = nullptr;
   void (*rope_append)(const RopeAppendParams& params, int64_t row) = nullptr;
 };
 

@@ -1,7 +1,9 @@
+#include "kernels/cpu/layer_ops_elementwise.h"
 #include "kernels/cpu/layer_ops_row.h"
 
 namespace acuity::kernels {
 
-const LayerOpsKernels kLayerOpsPortable = {&RmsNormRow, &SiluMulRow, &RopeAppendRow};
+const LayerOpsKernels kLayerOpsPortable = {&NormRow, &ActivateRow, &AddScaledRow, &ScaleAndCapRow,
+                                           &RopeAppendRow};
 
 }  // namespace acuity::kernels

@@ -15,13 +15,25 @@
 namespace acuity::kernels {
 namespace {
 
-// Vectors summed side by side by RmsNorm, to hide the latency of FMA.
+// Vectors summed side by side by the norms, to hide the latency of FMA.
 constexpr int kSums = 4;
 
 // Rotations whose cos and sin are held at once: 128 cover head_dim 256.
 constexpr int kRotationChunk = 128;
 
-// sum x^2 in one fixed order: kSums vectors of partial sums, then the tail.
+// sum x in one fixed order: kSums vectors of partial sums, then the tail.
+inline float Sum(const float* x, int64_t dim) {
+  Vec sums[kSums] = {};
+  int64_t i = 0;
+  for (; i + kSums * kLanes <= dim; i += kSums * kLanes) {
+    for (int s = 0; s < kSums; ++s) sums[s] = sums[s] + Load(x + i + s * kLanes);
+  }
+  float tail = 0;
+  for (; i < dim; ++i) tail += x[i];
+  return ReduceAdd((sums[0] + sums[1]) + (sums[2] + sums[3])) + tail;
+}
+
+// sum x^2, likewise.
 inline float SumOfSquares(const float* x, int64_t dim) {
   Vec sums[kSums] = {};
   int64_t i = 0;
@@ -46,26 +58,24 @@ void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t dim,
   for (; i < dim; ++i) out[i] = x[i] * scale * weight[i];
 }
 
-// silu(g) * u with e^-|g|, which cannot overflow.
-inline Vec SiluMulVec(Vec g, Vec u) {
-  const Vec negative = g < Vec{} ? g : -g;
-  const Vec e = Exp(negative);
-  const Vec one = Broadcast(1.0f);
-  return g * (g < Vec{} ? e : one) / (one + e) * u;
+void LayerNormRow(const float* x, const NormParams& params, int64_t dim, float* out) {
+  const float mean = Sum(x, dim) / static_cast<float>(dim);
+  for (int64_t i = 0; i < dim; ++i) out[i] = x[i] - mean;
+  const float variance = SumOfSquares(out, dim) / static_cast<float>(dim);
+  const float scale = 1.0f / sqrtf(variance + params.epsilon);
+  if (params.bias == nullptr) {
+    for (int64_t i = 0; i < dim; ++i) out[i] = out[i] * scale * params.weight[i];
+  } else {
+    for (int64_t i = 0; i < dim; ++i) out[i] = out[i] * scale * params.weight[i] + params.bias[i];
+  }
 }
 
-void SiluMulRow(const float* gate, const float* up, int64_t dim, float* out) {
-  int64_t i = 0;
-  for (; i + kLanes <= dim; i += kLanes) {
-    Store(out + i, SiluMulVec(Load(gate + i), Load(up + i)));
+void NormRow(const float* x, const NormParams& params, int64_t dim, float* out) {
+  if (params.kind == NormKind::kRms) {
+    RmsNormRow(x, params.weight, params.epsilon, dim, out);
+  } else {
+    LayerNormRow(x, params, dim, out);
   }
-  if (i == dim) return;
-  float g[kLanes] = {}, u[kLanes] = {};
-  const auto tail = static_cast<size_t>(dim - i);
-  __builtin_memcpy(g, gate + i, tail * sizeof(float));
-  __builtin_memcpy(u, up + i, tail * sizeof(float));
-  Store(g, SiluMulVec(Load(g), Load(u)));
-  __builtin_memcpy(out + i, g, tail * sizeof(float));
 }
 
 // Rotates the pairs (a[i], b[i]).
@@ -104,8 +114,8 @@ void RotateHeads(const RopeAppendParams& params, int32_t position, int heads, fl
     const int64_t pairs = half - begin < kRotationChunk ? half - begin : kRotationChunk;
     for (int64_t i = 0; i < pairs; ++i) {
       const float angle = static_cast<float>(position) * rope.inv_frequency[begin + i];
-      cosine[i] = cosf(angle);
-      sine[i] = sinf(angle);
+      cosine[i] = cosf(angle) * rope.magnitude;
+      sine[i] = sinf(angle) * rope.magnitude;
     }
     for (int h = 0; h < heads; ++h) {
       float* head = row + h * head_dim;

@@ -1,7 +1,9 @@
 #include "kernels/layer_ops.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -36,8 +38,8 @@ TEST(RmsNormTest, EveryTailAgainstDouble) {
       for (int offset : {0, 1}) {
         const std::vector<float> x = Random(dim + offset, 1, 3), w = Random(dim + offset, 2);
         std::vector<float> out(static_cast<size_t>(dim + offset + 1), -7.0f);
-        LayerOpsKernelsFor(isa).rms_norm(x.data() + offset, w.data() + offset, 1e-5f, dim,
-                                         out.data() + offset);
+        const NormParams params = {NormKind::kRms, 1e-5f, w.data() + offset};
+        LayerOpsKernelsFor(isa).norm(x.data() + offset, params, dim, out.data() + offset);
         double squares = 0;
         for (int64_t i = 0; i < dim; ++i) {
           squares +=
@@ -60,12 +62,13 @@ TEST(RmsNormTest, InPlaceAndZeroRow) {
   const std::vector<float> w = Random(40, 3);
   std::vector<float> x(40, 0.0f);
   for (Isa isa : Isas()) {
-    LayerOpsKernelsFor(isa).rms_norm(x.data(), w.data(), 1e-6f, 40, x.data());
+    LayerOpsKernelsFor(isa).norm(x.data(), {NormKind::kRms, 1e-6f, w.data()}, 40, x.data());
     for (float v : x) EXPECT_EQ(v, 0.0f);
   }
   std::vector<float> a = Random(40, 4), b(40);
-  RmsNorm(a.data(), w.data(), 1e-6f, 1, 40, b.data(), {});
-  RmsNorm(a.data(), w.data(), 1e-6f, 1, 40, a.data(), {});
+  const NormParams params = {NormKind::kRms, 1e-6f, w.data()};
+  Norm(a.data(), params, 1, 40, b.data(), {});
+  Norm(a.data(), params, 1, 40, a.data(), {});
   EXPECT_EQ(a, b);
 }
 
@@ -75,7 +78,7 @@ TEST(SiluMulTest, EveryTailAndRangeAgainstDouble) {
       for (float scale : {0.01f, 1.0f, 10.0f, 40.0f}) {
         const std::vector<float> g = Random(dim, 5, scale), u = Random(dim, 6);
         std::vector<float> out(static_cast<size_t>(dim + 1), -7.0f);
-        LayerOpsKernelsFor(isa).silu_mul(g.data(), u.data(), dim, out.data());
+        LayerOpsKernelsFor(isa).activate(Activation::kSilu, g.data(), u.data(), dim, out.data());
         for (size_t i = 0; i < static_cast<size_t>(dim); ++i) {
           const double expected = g[i] / (1 + std::exp(-double{g[i]})) * u[i];
           ASSERT_NEAR(out[i], expected, 1e-6 * std::abs(expected) + 1e-35)
@@ -92,7 +95,7 @@ TEST(SiluMulTest, Extremes) {
   const std::vector<float> u(8, 2.0f);
   std::vector<float> out(8);
   for (Isa isa : Isas()) {
-    LayerOpsKernelsFor(isa).silu_mul(g.data(), u.data(), 8, out.data());
+    LayerOpsKernelsFor(isa).activate(Activation::kSilu, g.data(), u.data(), 8, out.data());
     EXPECT_EQ(out[0], 0.0f);
     EXPECT_EQ(out[1], 0.0f);
     EXPECT_EQ(out[2], 2e30f);
@@ -104,10 +107,141 @@ TEST(SiluMulTest, Extremes) {
   }
 }
 
+TEST(LayerNormTest, EveryTailAgainstDouble) {
+  for (Isa isa : Isas()) {
+    for (int64_t dim : {1, 2, 5, 8, 15, 17, 33, 64, 100, 127, 576, 4096}) {
+      for (bool biased : {false, true}) {
+        std::vector<float> x = Random(dim, 1, 3);
+        const std::vector<float> w = Random(dim, 2), b = Random(dim, 3);
+        for (float& v : x) v += 5;  // a mean to be taken away
+        std::vector<float> out(static_cast<size_t>(dim + 1), -7.0f);
+        const NormParams params = {NormKind::kLayer, 1e-5f, w.data(), biased ? b.data() : nullptr};
+        LayerOpsKernelsFor(isa).norm(x.data(), params, dim, out.data());
+        double mean = 0, squares = 0;
+        for (float v : x) mean += v / static_cast<double>(dim);
+        for (float v : x) squares += (v - mean) * (v - mean);
+        const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + 1e-5);
+        for (size_t i = 0; i < static_cast<size_t>(dim); ++i) {
+          const double expected = (x[i] - mean) * scale * w[i] + (biased ? b[i] : 0);
+          ASSERT_NEAR(out[i], expected, 2e-6 * (1 + std::abs(expected)))
+              << IsaName(isa) << " dim " << dim;
+        }
+        EXPECT_EQ(out.back(), -7.0f);
+        std::vector<float> in_place = x;
+        LayerOpsKernelsFor(isa).norm(in_place.data(), params, dim, in_place.data());
+        out.pop_back();
+        EXPECT_EQ(in_place, out);
+      }
+    }
+  }
+}
+
+TEST(NormGroupsTest, EachGroupIsARowOfItsOwn) {
+  constexpr int64_t kRows = 3, kGroups = 4, kDim = 24, kStride = 130;
+  const std::vector<float> before = Random(kRows * kStride, 1);
+  const std::vector<float> w = Random(kGroups * kDim, 2);
+  for (NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
+    for (bool own : {false, true}) {
+      std::vector<float> x = before, expected = before;
+      NormGroups(x.data(), kStride, {kind, 1e-5f, w.data()}, own, kRows, kGroups, kDim, {});
+      for (int64_t row = 0; row < kRows; ++row) {
+        for (int64_t g = 0; g < kGroups; ++g) {
+          float* group = expected.data() + row * kStride + g * kDim;
+          Norm(group, {kind, 1e-5f, w.data() + (own ? g * kDim : 0)}, 1, kDim, group, {});
+        }
+      }
+      EXPECT_EQ(x, expected);
+    }
+  }
+}
+
+double Expected(Activation activation, double g) {
+  switch (activation) {
+    case Activation::kSilu:
+      return g / (1 + std::exp(-g));
+    case Activation::kGelu:
+      return g / 2 * std::erfc(-g / std::sqrt(2.0));
+    case Activation::kGeluTanh:
+      return g / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
+    case Activation::kClampedSwiglu:
+      g = std::min(g, 7.0);
+      return g / (1 + std::exp(-1.702 * g));
+  }
+  return 0;
+}
+
+TEST(ActivateTest, EveryTailAndRangeAgainstDouble) {
+  for (Activation activation :
+       {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh, Activation::kClampedSwiglu}) {
+    for (Isa isa : Isas()) {
+      for (int64_t dim : {1, 3, 8, 9, 17, 100}) {
+        for (float scale : {0.01f, 1.0f, 10.0f, 40.0f}) {
+          const std::vector<float> g = Random(dim, 5, scale), u = Random(dim, 6, 8);
+          for (bool gated : {true, false}) {
+            std::vector<float> out(static_cast<size_t>(dim + 1), -7.0f);
+            LayerOpsKernelsFor(isa).activate(activation, g.data(), gated ? u.data() : nullptr, dim,
+                                             out.data());
+            for (size_t i = 0; i < static_cast<size_t>(dim); ++i) {
+              const bool clamped = activation == Activation::kClampedSwiglu;
+              const double up = clamped ? std::clamp(double{u[i]}, -7.0, 7.0) + 1 : double{u[i]};
+              const double value = Expected(activation, g[i]) * (gated ? up : 1);
+              // Next to 0 the sum of 1 and erf or tanh cancels, as it does in other libraries.
+              ASSERT_NEAR(out[i], value, 2e-6 * std::abs(value) + 1e-6)
+                  << IsaName(isa) << " gate " << g[i];
+            }
+            EXPECT_EQ(out.back(), -7.0f);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(ActivateTest, Extremes) {
+  const std::vector<float> g = {0, 1e20f, -1e20f, 200, -200, 1e-30f, -1e-30f, 88};
+  std::vector<float> out(8);
+  for (Isa isa : Isas()) {
+    for (Activation activation : {Activation::kGelu, Activation::kGeluTanh}) {
+      LayerOpsKernelsFor(isa).activate(activation, g.data(), nullptr, 8, out.data());
+      EXPECT_THAT(out, testing::Pointwise(testing::FloatEq(), {0.0f, 1e20f, 0.0f, 200.0f, 0.0f,
+                                                               5e-31f, -5e-31f, 88.0f}));
+    }
+  }
+}
+
+TEST(ScaleAndCapTest, EveryTailAgainstDouble) {
+  for (Isa isa : Isas()) {
+    for (int64_t dim : {1, 3, 8, 9, 17, 100}) {
+      for (float cap : {0.0f, 5.0f, 30.0f}) {
+        const std::vector<float> before = Random(dim, 5, 40);
+        std::vector<float> x = before;
+        x.push_back(-7);
+        LayerOpsKernelsFor(isa).scale_and_cap(0.5f, cap, dim, x.data());
+        for (size_t i = 0; i < static_cast<size_t>(dim); ++i) {
+          const double z = 0.5 * before[i];
+          ASSERT_NEAR(x[i], cap > 0 ? cap * std::tanh(z / cap) : z, 1e-5) << IsaName(isa);
+        }
+        EXPECT_EQ(x.back(), -7);
+      }
+    }
+    std::vector<float> huge = {1e30f, -1e30f, 0.0f};
+    LayerOpsKernelsFor(isa).scale_and_cap(1, 30, 3, huge.data());
+    EXPECT_THAT(huge, testing::ElementsAre(30.0f, -30.0f, 0.0f));
+  }
+}
+
+TEST(AddScaledTest, Adds) {
+  const std::vector<float> x = Random(3 * 37, 1), before = Random(3 * 37, 2);
+  std::vector<float> y = before;
+  AddScaled(x.data(), 0.25f, 3, 37, y.data(), {});
+  for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(y[i], before[i] + 0.25 * x[i], 1e-6);
+}
+
 struct RopeCase {
   AttentionShape shape;
   RopeStyle style = RopeStyle::kHalf;
   int rotary_dim = 0;
+  float magnitude = 1;
 };
 
 std::vector<float> InverseFrequencies(int rotary_dim) {
@@ -125,7 +259,8 @@ std::vector<double> RotatedHead(const RopeCase& c, const std::vector<float>& fre
   const size_t half = frequency.size();
   for (size_t i = 0; i < half; ++i) {
     const float angle = static_cast<float>(position) * frequency[i];
-    const double cosine = std::cos(double{angle}), sine = std::sin(double{angle});
+    const double cosine = c.magnitude * std::cos(double{angle});
+    const double sine = c.magnitude * std::sin(double{angle});
     const size_t a = c.style == RopeStyle::kHalf ? i : 2 * i;
     const size_t b = c.style == RopeStyle::kHalf ? i + half : 2 * i + 1;
     out[a] = head[a] * cosine - head[b] * sine;
@@ -188,7 +323,7 @@ void CheckRope(Isa isa, const RopeCase& c) {
   const int64_t page_size = int64_t{4} * s.num_kv_heads * s.block_size * s.head_dim;
   Pages k_pages(s.kv_dtype, page_size), v_pages(s.kv_dtype, page_size);
   const RopeAppendParams params{s,
-                                {c.style, c.rotary_dim, frequency.data()},
+                                {c.style, c.rotary_dim, frequency.data(), c.magnitude},
                                 qkv.data(),
                                 rows,
                                 positions.data(),
@@ -212,7 +347,8 @@ TEST(RopeAppendTest, StylesShapesAndTypesAgainstDouble) {
     for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       for (RopeStyle style : {RopeStyle::kHalf, RopeStyle::kInterleaved}) {
         CheckRope(isa, {{9, 3, 64, 16, dtype}, style, 64});
-        CheckRope(isa, {{4, 1, 80, 8, dtype}, style, 32});    // partial rotary
+        CheckRope(isa, {{4, 1, 80, 8, dtype}, style, 32});  // partial rotary
+        CheckRope(isa, {{4, 1, 80, 8, dtype}, style, 32, 1.25f});
         CheckRope(isa, {{2, 2, 22, 6, dtype}, style, 22});    // tails everywhere
         CheckRope(isa, {{1, 1, 600, 6, dtype}, style, 600});  // several chunks of rotations
         CheckRope(isa, {{2, 1, 64, 6, dtype}, style, 0});     // no rotary
@@ -226,12 +362,13 @@ TEST(LayerOpsTest, RowsAreBitIdenticalInAnyBatchAndThreadCount) {
   ThreadPool pool(3);
   const std::vector<float> x = Random(kRows * 2 * kDim, 8), w = Random(kDim, 9);
   std::vector<float> norm(kRows * kDim), silu(kRows * kDim), alone(kDim);
-  RmsNorm(x.data(), w.data(), 1e-5f, kRows, kDim, norm.data(), pool.parallel_for());
-  SiluMul(x.data(), kRows, kDim, silu.data(), pool.parallel_for());
+  const NormParams params = {NormKind::kRms, 1e-5f, w.data()};
+  Norm(x.data(), params, kRows, kDim, norm.data(), pool.parallel_for());
+  Activate(Activation::kSilu, true, x.data(), kRows, kDim, silu.data(), pool.parallel_for());
   for (int64_t row = 0; row < kRows; ++row) {
-    RmsNorm(x.data() + row * kDim, w.data(), 1e-5f, 1, kDim, alone.data(), {});
+    Norm(x.data() + row * kDim, params, 1, kDim, alone.data(), {});
     ASSERT_EQ(std::memcmp(alone.data(), norm.data() + row * kDim, kDim * 4), 0) << row;
-    SiluMul(x.data() + row * 2 * kDim, 1, kDim, alone.data(), {});
+    Activate(Activation::kSilu, true, x.data() + row * 2 * kDim, 1, kDim, alone.data(), {});
     ASSERT_EQ(std::memcmp(alone.data(), silu.data() + row * kDim, kDim * 4), 0) << row;
   }
 }
@@ -261,8 +398,11 @@ TEST(LayerOpsTest, RopeAppendInParallelEqualsSerial) {
 }
 
 TEST(LayerOpsTest, NoRows) {
-  RmsNorm(nullptr, nullptr, 1e-5f, 0, 64, nullptr, {});
-  SiluMul(nullptr, 0, 64, nullptr, {});
+  Norm(nullptr, {}, 0, 64, nullptr, {});
+  NormGroups(nullptr, 0, {}, false, 0, 2, 64, {});
+  Activate(Activation::kSilu, true, nullptr, 0, 64, nullptr, {});
+  AddScaled(nullptr, 1, 0, 64, nullptr, {});
+  ScaleAndCap(1, 0, 0, 64, nullptr, {});
   RopeAppend({}, {});
 }
 

@@ -1,4 +1,4 @@
-# The tokenizer and chat templates against PyPI's tokenizers and jinja2. Included by CMakeLists.txt.
+# The tokenizers and chat templates against PyPI's tokenizers and jinja2. Included by CMakeLists.txt.
 set(tokenizer_model ${ACUITY_DEPS}/models/smollm2-135m-instruct-q4_1.gguf)
 set(tokenizer_python ${ACUITY_DEPS}/venv/bin/python)
 
@@ -12,8 +12,12 @@ target_link_libraries(chat_template_dump PRIVATE acuity_tokenizer nlohmann_json:
 
 add_test(NAME tokenizer_parity
          COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/tokenizer_parity.py
-                 $<TARGET_FILE:tokenizer_dump> ${tokenizer_model})
+                 $<TARGET_FILE:tokenizer_dump> ${tokenizer_model} ${ACUITY_DEPS}/vocabularies)
+add_test(NAME tokenizer_families
+         COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/tokenizer_families.py
+                 $<TARGET_FILE:tokenizer_dump>)
+set_tests_properties(tokenizer_parity tokenizer_families PROPERTIES LABELS parity TIMEOUT 1800)
 add_test(NAME chat_template_parity
          COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/chat_template_parity.py
                  $<TARGET_FILE:chat_template_dump> ${tokenizer_model})
-set_tests_properties(tokenizer_parity chat_template_parity PROPERTIES LABELS parity TIMEOUT 300)
+set_tests_properties(chat_template_parity PROPERTIES LABELS parity TIMEOUT 300)

@@ -1,19 +1,25 @@
-// Drives the tokenizer from tokenizer_parity.py. Usage: tokenizer_dump MODEL.gguf [PRE_TOKENIZER]
+// Drives the tokenizer from the parity tests. Usage: tokenizer_dump MODEL.gguf | DIRECTORY
 // stdin: requests, each an operation byte, a 32-bit length and that many bytes of payload:
 //   E text: encode as plain text           -> count, ids
 //   S text: encode, parsing control tokens -> count, ids
-//   D ids:  decode, control tokens spelled -> length, bytes; then the same of StreamDecoder
+//   W text: the same, with what is put around a text
+//   D ids:  decode, control tokens spelled -> length, bytes; then what StreamDecoder makes of them
 // stdout: the answers. All integers are 32 bits, little-endian.
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <iostream>
 #include <iterator>
 #include <string>
 #include <vector>
 
-#include "engine/loader/checkpoint.h"
+#include "engine/loader/gguf.h"
+#include "engine/loader/gguf_metadata.h"
+#include "engine/loader/gguf_tokenizer.h"
+#include "engine/loader/hf_tokenizer.h"
+#include "engine/loader/mapped_file.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace {
@@ -21,6 +27,7 @@ namespace {
 using acuity::engine::StreamDecoder;
 using acuity::engine::TokenId;
 using acuity::engine::Tokenizer;
+using acuity::engine::TokenizerSpec;
 
 void Write(const void* data, size_t bytes) { std::fwrite(data, 1, bytes, stdout); }
 
@@ -36,15 +43,15 @@ bool Answer(const Tokenizer& tokenizer, char operation, std::string_view payload
     std::memcpy(ids.data(), payload.data(), ids.size() * sizeof(TokenId));
     const std::string text = tokenizer.Decode(ids, /*with_special=*/true);
     WriteSized(text.data(), text.size(), text.size());
-    StreamDecoder stream(&tokenizer);
+    StreamDecoder stream(&tokenizer, StreamDecoder::From::kStart);
     std::string streamed;
     for (const TokenId id : ids) streamed += stream.Push(id);
     streamed += stream.Finish();
     WriteSized(streamed.data(), streamed.size(), streamed.size());
     return true;
   }
-  const auto ids =
-      tokenizer.Encode(payload, {.add_special = false, .parse_special = operation == 'S'});
+  const auto ids = tokenizer.Encode(
+      payload, {.add_special = operation == 'W', .parse_special = operation != 'E'});
   if (!ids.ok()) {
     std::cerr << ids.status() << "\n";
     return false;
@@ -53,16 +60,24 @@ bool Answer(const Tokenizer& tokenizer, char operation, std::string_view payload
   return true;
 }
 
-int Run(const char* path, const char* pre_tokenizer) {
-  const auto checkpoint = acuity::engine::Checkpoint::Open(path);
-  if (!checkpoint.ok()) {
-    std::cerr << checkpoint.status() << "\n";
+absl::StatusOr<TokenizerSpec> ReadSpec(const std::string& path) {
+  if (std::filesystem::is_directory(path)) return acuity::engine::ReadHfTokenizer(path);
+  const auto file = acuity::engine::MappedFile::Open(path, uint64_t{1} << 40);
+  if (!file.ok()) return file.status();
+  const auto gguf = acuity::engine::ParseGguf((*file)->bytes());
+  if (!gguf.ok()) return gguf.status();
+  acuity::engine::GgufMetadata metadata(&*gguf);
+  return acuity::engine::ReadTokenizerSpec(&metadata);
+}
+
+int Run(const char* path) {
+  auto spec = ReadSpec(path);
+  if (!spec.ok()) {
+    std::cerr << spec.status() << "\n";
     return 1;
   }
-  acuity::engine::TokenizerSpec spec = (*checkpoint)->tokenizer();
-  if (pre_tokenizer != nullptr) spec.pre_tokenizer = pre_tokenizer;
   const auto start = std::chrono::steady_clock::now();
-  const auto tokenizer = Tokenizer::Create(std::move(spec));
+  const auto tokenizer = Tokenizer::Create(*std::move(spec));
   if (!tokenizer.ok()) {
     std::cerr << tokenizer.status() << "\n";
     return 1;
@@ -87,10 +102,10 @@ int Run(const char* path, const char* pre_tokenizer) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 3) {
-    std::cerr << "usage: tokenizer_dump MODEL.gguf [PRE_TOKENIZER]\n";
+  if (argc != 2) {
+    std::cerr << "usage: tokenizer_dump MODEL.gguf | DIRECTORY\n";
     return 2;
   }
   std::ios::sync_with_stdio(false);
-  return Run(argv[1], argc > 2 ? argv[2] : nullptr);
+  return Run(argv[1]);
 }

@@ -122,15 +122,15 @@ TEST(ModelRunnerTest, MatchesDoublePrecisionWithUntiedOutput) {
 
 TEST(ModelRunnerTest, MatchesDoublePrecisionWithHalfRotaryFactorsAndSoftcap) {
   ModelSpec spec = TinySpec();
-  spec.rope_style = kernels::RopeStyle::kHalf;
-  spec.rope_factors = {1, 1, 1, 1.5f, 2, 4, 8, 8};
+  spec.ropes[0].style = kernels::RopeStyle::kHalf;
+  spec.ropes[0].factors = {1, 1, 1, 1.5f, 2, 4, 8, 8};
   spec.attention_softcap = 2;
   ExpectMatchesReference(spec);
 }
 
 TEST(ModelRunnerTest, MatchesDoublePrecisionWithPartialRotaryAndOneKvHead) {
   ModelSpec spec = TinySpec();
-  spec.rotary_dim = 8;
+  spec.ropes[0].rotary_dim = 8;
   spec.num_kv_heads = 1;
   ExpectMatchesReference(spec);
 }
@@ -339,14 +339,14 @@ TEST(ModelRunnerTest, RefusesWhatItCannotServe) {
   expect(TinySpec(), bad, "block_size is 0");
   ModelSpec spec = TinySpec();
   spec.head_dim = 12;
-  spec.rotary_dim = 12;
+  spec.ropes[0].rotary_dim = 12;
   expect(spec, options, "head_dim");
   spec = TinySpec();
   spec.layers.pop_back();
   expect(spec, options, "4 layers");
   spec = TinySpec();
-  spec.rope_factors = {1, 2};
-  expect(spec, options, "rope_factors has 2");
+  spec.ropes[0].factors = {1, 2};
+  expect(spec, options, "rope factors has 2");
   spec = TinySpec();
   spec.layers[1].policy.s.pop_back();
   expect(spec, options, "policy of layer 1");

@@ -41,17 +41,16 @@ void Add(const Rows& x, Rows* y) {
   }
 }
 
-void Rotate(const ModelSpec& spec, Rows* x) {
-  const int pairs = spec.rotary_dim / 2;
+void Rotate(const RopeSpec& rope, int head_dim, Rows* x) {
+  const int pairs = rope.rotary_dim / 2;
   for (size_t position = 0; position < x->size(); ++position) {
     Row& row = (*x)[position];
-    for (size_t head = 0; head < row.size(); head += spec.head_dim) {
+    for (size_t head = 0; head < row.size(); head += head_dim) {
       for (int i = 0; i < pairs; ++i) {
-        double frequency =
-            std::pow(static_cast<double>(spec.rope_theta), -2.0 * i / spec.rotary_dim);
-        if (!spec.rope_factors.empty()) frequency /= spec.rope_factors[i];
+        double frequency = std::pow(static_cast<double>(rope.theta), -2.0 * i / rope.rotary_dim);
+        if (!rope.factors.empty()) frequency /= rope.factors[i];
         const double angle = static_cast<double>(position) * frequency;
-        const bool half = spec.rope_style == kernels::RopeStyle::kHalf;
+        const bool half = rope.style == kernels::RopeStyle::kHalf;
         double& a = row[head + (half ? i : 2 * i)];
         double& b = row[head + (half ? i + pairs : 2 * i + 1)];
         const double rotated = a * std::cos(angle) - b * std::sin(angle);
@@ -199,9 +198,7 @@ ModelSpec TinySpec() {
   spec.ffn_size = 52;
   spec.vocab_size = 67;
   spec.max_context = 512;
-  spec.rope_theta = 1000;
-  spec.rotary_dim = 16;
-  spec.rope_style = kernels::RopeStyle::kInterleaved;
+  spec.ropes = {{.theta = 1000, .rotary_dim = 16, .style = kernels::RopeStyle::kInterleaved}};
   spec.softmax_scale = 0.25f;
   spec.tied_embeddings = true;
   spec.layers.resize(5);
@@ -210,7 +207,7 @@ ModelSpec TinySpec() {
   ssmax.s = {0.1f, 0.2f, 0.3f, -0.1f, 0.25f, 0.4f};
   ssmax.b = {0, 0.1f, -0.1f, 0.5f, 0, 0.2f};
   spec.layers[2].window = 7;
-  spec.layers[3].rope = false;
+  spec.layers[3].rope = LayerSpec::kNoRope;
   spec.layers[3].policy.kind = kernels::RowScaleKind::kLogN;
   spec.layers[3].policy.length = 8;
   spec.layers[4].window = 20;
@@ -231,19 +228,19 @@ ReferenceOutput ReferenceForward(const TinyCheckpoint& checkpoint, const ModelSp
     const auto weight = [&](const char* name) -> const std::vector<float>& {
       return checkpoint.Data(absl::StrCat("blk.", i, ".", name, ".weight"));
     };
-    Rows normed = Normalise(x, weight("attn_norm"), spec.rms_epsilon);
+    Rows normed = Normalise(x, weight("attn_norm"), spec.norm_epsilon);
     Rows q = Multiply(normed, weight("attn_q"));
     Rows k = Multiply(normed, weight("attn_k"));
     Rows v = Multiply(normed, weight("attn_v"));
-    if (spec.layers[i].rope) {
-      Rotate(spec, &q);
-      Rotate(spec, &k);
+    if (const int rope = spec.layers[i].rope; rope != LayerSpec::kNoRope) {
+      Rotate(spec.ropes[rope], spec.head_dim, &q);
+      Rotate(spec.ropes[rope], spec.head_dim, &k);
     }
     RoundTo(kv_dtype, &k);
     RoundTo(kv_dtype, &v);
     const Rows attention = Attend(spec, spec.layers[i], q, k, v, &result);
     Add(Multiply(attention, weight("attn_output")), &x);
-    normed = Normalise(x, weight("ffn_norm"), spec.rms_epsilon);
+    normed = Normalise(x, weight("ffn_norm"), spec.norm_epsilon);
     Rows gate = Multiply(normed, weight("ffn_gate"));
     const Rows up = Multiply(normed, weight("ffn_up"));
     for (size_t r = 0; r < gate.size(); ++r) {
@@ -253,7 +250,7 @@ ReferenceOutput ReferenceForward(const TinyCheckpoint& checkpoint, const ModelSp
     }
     Add(Multiply(gate, weight("ffn_down")), &x);
   }
-  x = Normalise(x, checkpoint.Data("output_norm.weight"), spec.rms_epsilon);
+  x = Normalise(x, checkpoint.Data("output_norm.weight"), spec.norm_epsilon);
   result.logits =
       Multiply(x, checkpoint.Data(spec.tied_embeddings ? "token_embd.weight" : "output.weight"));
   return result;

@@ -1,8 +1,11 @@
 // A small valid TokenizerSpec: all bytes, some merges, a few special tokens.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
+#include "engine/base/check.h"
+#include "engine/loader/pre_tokenizers.h"
 #include "engine/tokenizer/tokenizer_spec.h"
 #include "engine/tokenizer/utf8.h"
 
@@ -35,7 +38,11 @@ inline void AddToken(std::string token, TokenKind kind, TokenizerSpec* spec) {
 }
 
 inline void AddMerge(std::string_view left, std::string_view right, TokenizerSpec* spec) {
-  spec->merges.push_back(Spell(left) + " " + Spell(right));
+  const auto find = [spec](std::string_view bytes) {
+    const auto it = std::find(spec->tokens.begin(), spec->tokens.end(), Spell(bytes));
+    return static_cast<TokenId>(it - spec->tokens.begin());
+  };
+  spec->merges.push_back({find(left), find(right)});
   AddToken(Spell(left) + Spell(right), TokenKind::kNormal, spec);
 }
 
@@ -44,10 +51,12 @@ inline constexpr TokenId kEndOfText = 0, kStart = 1, kEnd = 2, kUser = 3, kUserL
 inline constexpr TokenId kFirstByte = 6;                  // the token of byte 0
 inline constexpr TokenId kFirstMerge = kFirstByte + 256;  // "aa", then in order of SmallSpec
 
-inline TokenizerSpec SmallSpec(std::string pre_tokenizer = "smollm") {
+// `pre_tokenizer` as in tokenizer.ggml.pre.
+inline TokenizerSpec SmallSpec(std::string_view pre_tokenizer = "smollm") {
   TokenizerSpec spec;
-  spec.model = "gpt2";
-  spec.pre_tokenizer = std::move(pre_tokenizer);
+  spec.byte_level = true;
+  bool adds_bos = false;
+  ACUITY_CHECK(SetPreTokenizer(pre_tokenizer, &spec, &adds_bos).ok());
   AddToken("<|endoftext|>", TokenKind::kControl, &spec);
   AddToken("<|im_start|>", TokenKind::kControl, &spec);
   AddToken("<|im_end|>", TokenKind::kControl, &spec);
