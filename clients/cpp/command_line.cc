@@ -28,8 +28,13 @@ void AddPrompt(CLI::App& app, PromptOptions& prompt) {
   group->add_option("--prompt", prompt.prompt, "Raw text: no template");
   group->add_option("--prompt-file", prompt.prompt_file, "Raw text from a file; - is stdin");
   group->add_option("--chat", prompt.chat, "A user message, rendered with the model's template");
+  group->add_option("--messages", prompt.messages_file,
+                    "A conversation: a file with a JSON array of messages; - is stdin");
   group->require_option(1);
   app.add_option("--system", prompt.system, "System message before --chat")->needs("--chat");
+  app.add_option("--tools", prompt.tools_file, "A file with a JSON array of tools, for a chat");
+  app.add_option("--template-variables", prompt.variables,
+                 "A JSON object for the chat template, such as '{\"enable_thinking\": false}'");
 }
 
 void AddDetail(CLI::App& app, v1::AttentionDetail& detail, const char* names) {

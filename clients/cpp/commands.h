@@ -17,6 +17,8 @@ struct CommonOptions {
 struct PromptOptions {
   std::string model;  // "": the daemon's first
   std::string prompt, prompt_file, chat, system;
+  std::string messages_file, tools_file;  // JSON
+  std::string variables;                  // of the template, JSON
 };
 
 struct GenerateOptions {

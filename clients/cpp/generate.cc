@@ -5,7 +5,9 @@
 #include <cmath>
 #include <iostream>
 #include <map>
+#include <stdexcept>
 
+#include "clients/cpp/chat.h"
 #include "clients/cpp/commands.h"
 #include "clients/cpp/connection.h"
 #include "clients/cpp/heat_map.h"
@@ -97,18 +99,25 @@ bool FillPrompt(const CommonOptions& common, const PromptOptions& options, std::
   *model = options.model;
   if (model->empty()) *model = DefaultModel(Connect(common.server), common.server);
   if (model->empty()) return false;
-  if (!options.chat.empty()) {
-    if (!options.system.empty()) {
-      v1::ChatMessage* system = prompt->mutable_chat()->add_messages();
-      system->set_role("system");
-      system->set_content(options.system);
+  if (options.chat.empty() && options.messages_file.empty()) {
+    if (!options.tools_file.empty() || !options.variables.empty()) {
+      throw std::runtime_error("--tools and --template-variables need --chat or --messages");
     }
-    v1::ChatMessage* user = prompt->mutable_chat()->add_messages();
-    user->set_role("user");
-    user->set_content(options.chat);
-  } else {
     prompt->set_text(options.prompt_file.empty() ? options.prompt : ReadFile(options.prompt_file));
+    return true;
   }
+  v1::Chat* chat = prompt->mutable_chat();
+  const std::pair<const char*, const std::string&> messages[] = {{"system", options.system},
+                                                                 {"user", options.chat}};
+  for (const auto& [role, content] : messages) {
+    if (content.empty()) continue;
+    v1::ChatMessage* message = chat->add_messages();
+    message->set_role(role);
+    message->set_content(content);
+  }
+  if (!options.messages_file.empty()) AddMessages(ReadFile(options.messages_file), chat);
+  if (!options.tools_file.empty()) chat->set_tools_json(ReadFile(options.tools_file));
+  chat->set_variables_json(options.variables);
   return true;
 }
 

@@ -1,45 +1,34 @@
 #include "engine/tokenizer/chat_template.h"
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/limits.h"
+#include "engine/tokenizer/chat_variables.h"
 #include "engine/tokenizer/template_evaluator.h"
 #include "engine/tokenizer/template_parser.h"
 
 namespace acuity::engine {
 namespace {
 
-using jinja::Map;
-using jinja::None;
+using jinja::Dict;
 using jinja::Text;
 using jinja::Value;
 
-// The largest template in use has 20 KB.
+// The largest template in use has 40 KB.
 constexpr size_t kMaxTemplateBytes = 256u << 10;
 // The longest prompt and as much again from the template.
 constexpr size_t kMaxOutputBytes = 2 * kMaxPromptBytes;
 // A template that copies the longest prompt 12 times, or takes 4 million steps: less than a second.
 constexpr int64_t kFuel = 64 << 20;
 
-// Templates may spell a control token around the role ('<|' + role + '|>'), so roles must be
-// trusted; an unknown role is not, lest it spell another token.
-constexpr std::string_view kTrustedRoles[] = {"system",    "developer", "user",
-                                              "assistant", "model",     "tool"};
-
-bool IsTrustedRole(std::string_view role) {
-  return std::find(std::begin(kTrustedRoles), std::end(kTrustedRoles), role) !=
-         std::end(kTrustedRoles);
-}
-
 }  // namespace
 
 struct ChatTemplate::Impl {
   jinja::Block block;
-  Map globals;  // all but the messages
+  Dict tokens;  // bos_token and the like
 };
 
 ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -61,32 +50,33 @@ absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Parse(std::str
                                                                    {"pad_token", spec.pad}};
   for (const auto& [name, id] : tokens) {
     if (id && *id >= 0 && static_cast<size_t>(*id) < spec.tokens.size()) {
-      impl->globals.emplace_back(name, Value::Trusted(spec.tokens[*id]));
+      impl->tokens.Set(Value::Trusted(name), Value::Trusted(spec.tokens[*id]));
     }
   }
-  impl->globals.emplace_back("tools", None{});
-  impl->globals.emplace_back("documents", None{});
   return std::unique_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
 }
 
-absl::StatusOr<std::vector<Tokenizer::Segment>> ChatTemplate::Render(
-    std::span<const ChatMessage> messages, bool add_generation_prompt) const {
-  jinja::List list;
-  list.depth = 1;
-  for (const ChatMessage& message : messages) {
-    list.items.emplace_back(Map{{"role", Text(message.role, IsTrustedRole(message.role))},
-                                {"content", Text(message.content, false)}});
-  }
-  Map globals = impl_->globals;
-  globals.emplace_back("messages", std::move(list));
-  globals.emplace_back("add_generation_prompt", add_generation_prompt);
-  absl::StatusOr<Text> text = jinja::Evaluate(impl_->block, globals, {kFuel, kMaxOutputBytes});
+absl::StatusOr<std::vector<Tokenizer::Segment>> ChatTemplate::Render(const ChatInput& input) const {
+  absl::StatusOr<Dict> variables = ToVariables(input);
+  if (!variables.ok()) return variables.status();
+  Dict globals = impl_->tokens;
+  for (auto& [name, value] : variables->entries) globals.Set(name, std::move(value));
+  const absl::StatusOr<Text> text =
+      jinja::Evaluate(impl_->block, globals, {kFuel, kMaxOutputBytes}, input.now);
   if (!text.ok()) return text.status();
+  size_t size = text->size();
+  if (input.continue_final_message) {
+    size = text->EndOfLast(jinja::kFinal);
+    if (size == 0) {
+      return absl::InvalidArgumentError(
+          "messages: the last one's content is empty or not in the output");
+    }
+  }
   std::vector<Tokenizer::Segment> segments;
-  for (size_t begin = 0; begin < text->size();) {
-    const size_t end = text->RunEnd(begin);
-    segments.push_back(
-        {std::string(text->bytes().substr(begin, end - begin)), text->trusted(begin)});
+  for (size_t begin = 0; begin < size;) {
+    const size_t end = std::min(size, text->RunEnd(begin));
+    segments.push_back({std::string(text->bytes().substr(begin, end - begin)),
+                        text->mark(begin) == jinja::kTrusted});
     begin = end;
   }
   return segments;

@@ -7,18 +7,19 @@
 #include <utility>
 #include <vector>
 
-#include "engine/tokenizer/template_functions.h"
 #include "engine/tokenizer/template_value.h"
 
 namespace acuity::engine::jinja {
 
 struct Expr;
 using ExprPtr = std::unique_ptr<const Expr>;
+struct Function;
 
 enum class Operator : uint8_t {
   kAdd,
   kSubtract,
   kMultiply,
+  kDivide,
   kFloorDivide,
   kModulo,
   kConcat,
@@ -37,6 +38,8 @@ struct Expr {
     kLiteral,
     kName,         // `name`
     kList,         // args: items
+    kTuple,        // args: items
+    kDict,         // args: key, value, key, value...
     kAttribute,    // args: object; `name`
     kIndex,        // args: object, index
     kSlice,        // args: object, start, stop, step (each but the first may be null)
@@ -47,8 +50,9 @@ struct Expr {
     kAnd,          // args: left, right
     kOr,           // args: left, right
     kConditional,  // args: value, condition, alternative (may be null)
-    kApply,        // args: subject, arguments; `function` is a filter, test or method
-    kCall,         // args: arguments; `name` is a global function; `names` of the last arguments
+    kApply,  // args: subject, arguments; `function` is a filter or test, null if there is none
+             // of that `name`, which is an error when it is reached
+    kCall,   // args: what is called, arguments; `names` of the last arguments
   };
   Kind kind = Kind::kLiteral;
   int line = 1;
@@ -64,13 +68,23 @@ struct Expr {
 struct Statement;
 using Block = std::vector<std::unique_ptr<const Statement>>;
 
+struct Macro {
+  std::string name;
+  std::vector<std::pair<std::string, ExprPtr>> parameters;  // with default (may be null)
+  Block body;
+};
+
 struct Statement {
   enum class Kind : uint8_t {
     kText,      // `text`
     kPrint,     // `expr`
     kIf,        // branches in order; a null condition is `else`
     kFor,       // `names` in `expr` if `condition` (may be null); `body`, `otherwise`
-    kSet,       // names[0] or names[0].names[1] = `expr`, or the output of `body` if that is null
+    kSet,       // `names` = `expr`, or the attribute `text` of the namespace names[0] if not empty
+    kSetBlock,  // names[0] = the output of `body`, or `expr` of it (as kBlockOutput) if not null
+    kFilter,    // prints `expr` of the output of `body`
+    kScope,     // `body` in a scope of its own
+    kMacro,     // `macro`
     kBreak,     // of the innermost kFor
     kContinue,  // of the innermost kFor
   };
@@ -81,6 +95,10 @@ struct Statement {
   std::vector<std::pair<ExprPtr, Block>> branches;
   std::vector<std::string> names;
   Block body, otherwise;
+  std::unique_ptr<const Macro> macro;
 };
+
+// The name under which `expr` of kSetBlock and kFilter finds the output: no template can write it.
+inline constexpr const char kBlockOutput[] = " output";
 
 }  // namespace acuity::engine::jinja

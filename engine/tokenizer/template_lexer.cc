@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/tokenizer/template_value.h"
+#include "engine/tokenizer/template_text.h"
 #include "engine/tokenizer/utf8.h"
 
 namespace acuity::engine::jinja {
@@ -134,8 +134,7 @@ class Lexer {
       if (IsNameStart(c)) {
         LexWhile(TokenType::kName, [](char x) { return IsNameStart(x) || IsDigit(x); });
       } else if (IsDigit(c)) {
-        LexWhile(TokenType::kInteger, IsDigit);
-        if (Peek(0) == '.' && IsDigit(Peek(1))) Fail("fractions are not supported");
+        LexNumber();
       } else if (c == '\'' || c == '"') {
         LexString(c);
       } else {
@@ -149,6 +148,25 @@ class Lexer {
     size_t n = 0;
     while (pos_ + n < source_.size() && predicate(source_[pos_ + n])) ++n;
     Emit(type, source_.substr(pos_, n));
+    Advance(n);
+  }
+
+  // Digits, a fraction and an exponent. After a dot, as in `x.0.1`, digits only.
+  void LexNumber() {
+    const auto digits = [&](size_t n) {
+      while (IsDigit(Peek(n))) ++n;
+      return n;
+    };
+    const size_t whole = digits(0);
+    size_t n = whole;
+    if (tokens_.back().type != TokenType::kOperator || tokens_.back().text != ".") {
+      if (Peek(n) == '.' && IsDigit(Peek(n + 1))) n = digits(n + 1);
+      if (Peek(n) == 'e' || Peek(n) == 'E') {
+        const size_t sign = Peek(n + 1) == '+' || Peek(n + 1) == '-' ? 1 : 0;
+        if (IsDigit(Peek(n + 1 + sign))) n = digits(n + 1 + sign);
+      }
+    }
+    Emit(n == whole ? TokenType::kInteger : TokenType::kFloat, source_.substr(pos_, n));
     Advance(n);
   }
 

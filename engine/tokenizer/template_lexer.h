@@ -20,6 +20,7 @@ enum class TokenType : uint8_t {
   kName,
   kString,  // unescaped
   kInteger,
+  kFloat,
   kOperator,
   kEnd,
 };

@@ -4,6 +4,7 @@
 #include <random>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/base/limits.h"
@@ -145,27 +146,53 @@ absl::StatusOr<engine::Request> CommonRequest(const Proto& proto,
   return request;
 }
 
+engine::ChatMessage ToMessage(const v1::ChatMessage& from) {
+  engine::ChatMessage to;
+  to.role = from.role();
+  if (from.has_content()) to.content = from.content();
+  to.content_json = from.content_json();
+  to.reasoning_content = from.reasoning_content();
+  to.name = from.name();
+  to.tool_call_id = from.tool_call_id();
+  to.extra_json = from.extra_json();
+  for (const v1::ToolCall& call : from.tool_calls()) {
+    engine::ChatToolCall& out = to.tool_calls.emplace_back();
+    out.id = call.id();
+    out.name = call.name();
+    out.arguments_json = call.arguments_json();
+    if (call.has_arguments_text()) out.arguments_text = call.arguments_text();
+  }
+  return to;
+}
+
 absl::StatusOr<std::vector<engine::TokenId>> ChatTokens(const v1::Chat& chat,
                                                         const engine::Engine& engine,
-                                                        bool add_generation_prompt) {
+                                                        ChatTurn turn) {
   if (engine.chat_template() == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat("prompt.chat: model ", engine.info().name, " has no chat template"));
   }
   FieldChecker check;
   check.InRange("prompt.chat.messages", chat.messages_size(), 1, engine::kMaxChatMessages);
-  size_t bytes = 0;
-  std::vector<engine::ChatMessage> messages;
+  check.AtMost("prompt.chat", chat.ByteSizeLong(), engine::kMaxPromptBytes, "bytes");
   for (const v1::ChatMessage& m : chat.messages()) {
     if (m.role().empty()) check.Fail("prompt.chat.messages.role", "it is empty");
-    bytes += m.role().size() + m.content().size();
-    messages.push_back({m.role(), m.content()});
+    check.AtMost("prompt.chat.messages.tool_calls", m.tool_calls_size(), engine::kMaxToolCalls,
+                 "calls");
   }
-  check.AtMost("prompt.chat", bytes, engine::kMaxPromptBytes, "bytes");
   if (!check.status().ok()) return check.status();
-  auto segments = engine.chat_template()->Render(messages, add_generation_prompt);
+  engine::ChatInput input;
+  for (const v1::ChatMessage& m : chat.messages()) input.messages.push_back(ToMessage(m));
+  input.tools_json = chat.tools_json();
+  input.variables_json = chat.variables_json();
+  input.add_generation_prompt = turn == ChatTurn::kNext;
+  input.continue_final_message = turn == ChatTurn::kContinueLast;
+  auto segments = engine.chat_template()->Render(input);
   if (!segments.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("prompt.chat: ", segments.status().message()));
+    const absl::string_view message = segments.status().message();
+    const bool of_template = absl::StartsWith(message, "chat template");
+    return absl::InvalidArgumentError(
+        absl::StrCat(of_template ? "prompt.chat: " : "prompt.chat.", message));
   }
   return engine.tokenizer().EncodeSegments(*segments);
 }
@@ -215,8 +242,7 @@ void FillCommon(const engine::RequestResult& result, Proto* out) {
 }  // namespace
 
 absl::StatusOr<std::vector<engine::TokenId>> ToTokens(const v1::Prompt& prompt,
-                                                      const engine::Engine& engine,
-                                                      bool add_generation_prompt) {
+                                                      const engine::Engine& engine, ChatTurn turn) {
   switch (prompt.input_case()) {
     case v1::Prompt::kText: {
       if (prompt.text().empty()) return absl::InvalidArgumentError("prompt.text: it is empty");
@@ -232,7 +258,7 @@ absl::StatusOr<std::vector<engine::TokenId>> ToTokens(const v1::Prompt& prompt,
       return ids;
     }
     case v1::Prompt::kChat:
-      return ChatTokens(prompt.chat(), engine, add_generation_prompt);
+      return ChatTokens(prompt.chat(), engine, turn);
     case v1::Prompt::kTokenIds:
       return std::vector<engine::TokenId>(prompt.token_ids().ids().begin(),
                                           prompt.token_ids().ids().end());
@@ -258,7 +284,9 @@ absl::StatusOr<engine::Request> ToRequest(const v1::GenerateRequest& proto,
   absl::StatusOr<SamplingParams> sampling = ToSampling(proto.sampling());
   if (!sampling.ok()) return sampling.status();
   request->sampling = *std::move(sampling);
-  auto tokens = ToTokens(proto.prompt(), engine, !proto.continue_final_message());
+  auto tokens =
+      ToTokens(proto.prompt(), engine,
+               proto.continue_final_message() ? ChatTurn::kContinueLast : ChatTurn::kNext);
   if (!tokens.ok()) return tokens.status();
   request->prompt = *std::move(tokens);
   const absl::Status prepared = engine.Prepare(&*request);
@@ -274,7 +302,7 @@ absl::StatusOr<engine::Request> ToRequest(const v1::ScoreRequest& proto,
   if (!request.ok()) return request;
   request->score = true;
   request->sampling.max_tokens = 0;
-  auto tokens = ToTokens(proto.prompt(), engine, false);
+  auto tokens = ToTokens(proto.prompt(), engine, ChatTurn::kComplete);
   if (!tokens.ok()) return tokens.status();
   request->prompt = *std::move(tokens);
   const absl::Status prepared = engine.Prepare(&*request);

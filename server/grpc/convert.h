@@ -23,9 +23,10 @@ absl::StatusOr<engine::Request> ToRequest(const v1::ScoreRequest& proto,
                                           const grpc::ServerContextBase& context,
                                           absl::Time arrival);
 
+// What follows a chat: the model's next message, more of the last one, or nothing.
+enum class ChatTurn { kNext, kContinueLast, kComplete };
 absl::StatusOr<std::vector<engine::TokenId>> ToTokens(const v1::Prompt& prompt,
-                                                      const engine::Engine& engine,
-                                                      bool add_generation_prompt);
+                                                      const engine::Engine& engine, ChatTurn turn);
 
 v1::Delta ToProto(const engine::TokenEvent& event, const engine::Tokenizer& tokenizer,
                   bool logprobs);

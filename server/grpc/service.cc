@@ -21,7 +21,7 @@ grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context,
 
 absl::Status Tokenize(const engine::Engine& engine, const v1::TokenizeRequest& request,
                       v1::TokenizeResponse* response) {
-  const auto ids = ToTokens(request.prompt(), engine, /*add_generation_prompt=*/true);
+  const auto ids = ToTokens(request.prompt(), engine, ChatTurn::kNext);
   if (!ids.ok()) return ids.status();
   for (engine::TokenId id : *ids) {
     response->add_token_ids(id);

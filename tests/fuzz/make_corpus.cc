@@ -1,5 +1,5 @@
-// Writes the seeds of a fuzzer into a folder: make_corpus gguf|safetensors FOLDER. Used by
-// scripts/fuzz.
+// Writes the seeds of a fuzzer into a folder: make_corpus gguf|safetensors|template FOLDER. Used
+// by scripts/fuzz.
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
@@ -8,16 +8,40 @@
 
 #include "tests/fuzz/gguf_seeds.h"
 #include "tests/fuzz/safetensors_seeds.h"
+#include "tests/fuzz/template_fuzz.h"
+
+namespace {
+
+namespace testing = acuity::engine::testing;
+
+std::vector<std::vector<uint8_t>> TemplateSeeds() {
+  std::vector<std::vector<uint8_t>> seeds;
+  for (const std::string_view source : testing::kTemplateSeeds) {
+    for (const std::string_view json : testing::kJsonSeeds) {
+      std::vector<uint8_t> seed(source.begin(), source.end());
+      seed.push_back(0);
+      seed.insert(seed.end(), json.begin(), json.end());
+      seeds.push_back(std::move(seed));
+    }
+  }
+  return seeds;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
-  namespace testing = acuity::engine::testing;
   const std::string format = argc == 3 ? argv[1] : "";
-  if (format != "gguf" && format != "safetensors") {
-    std::fprintf(stderr, "usage: make_corpus gguf|safetensors FOLDER\n");
+  std::vector<std::vector<uint8_t>> seeds;
+  if (format == "gguf") {
+    seeds = testing::GgufSeeds();
+  } else if (format == "safetensors") {
+    seeds = testing::SafetensorsSeeds();
+  } else if (format == "template") {
+    seeds = TemplateSeeds();
+  } else {
+    std::fprintf(stderr, "usage: make_corpus gguf|safetensors|template FOLDER\n");
     return 2;
   }
-  const std::vector<std::vector<uint8_t>> seeds =
-      format == "gguf" ? testing::GgufSeeds() : testing::SafetensorsSeeds();
   int number = 0;
   for (const std::vector<uint8_t>& seed : seeds) {
     const std::string path = std::string(argv[2]) + "/seed_" + std::to_string(number++);

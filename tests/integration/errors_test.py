@@ -90,6 +90,11 @@ class RequestErrorsTest(unittest.TestCase):
             ("prompt.chat.messages", pb.Prompt(chat=pb.Chat()), "1024"),
             ("prompt.chat.messages.role",
              pb.Prompt(chat=pb.Chat(messages=[pb.ChatMessage(content="x")])), "empty"),
+            ("prompt.chat.tools_json",
+             pb.Prompt(chat=pb.Chat(messages=[pb.ChatMessage(role="user", content="x")], tools_json="{}")), "array"),
+            ("prompt.chat.messages.tool_calls",
+             pb.Prompt(chat=pb.Chat(messages=[pb.ChatMessage(role="user", tool_calls=[pb.ToolCall()] * 129)])), "128"),
+            ("prompt.chat", pb.Prompt(chat=pb.Chat(messages=[pb.ChatMessage(role="user")])), "'content' is undefined"),
         ]
         for field, prompt, part in rows:
             with self.subTest(field=field, part=part):

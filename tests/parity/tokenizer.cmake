@@ -20,4 +20,8 @@ set_tests_properties(tokenizer_parity tokenizer_families PROPERTIES LABELS parit
 add_test(NAME chat_template_parity
          COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/chat_template_parity.py
                  $<TARGET_FILE:chat_template_dump> ${tokenizer_model})
-set_tests_properties(chat_template_parity PROPERTIES LABELS parity TIMEOUT 300)
+add_test(NAME chat_templates_real
+         COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/chat_templates_real.py
+                 $<TARGET_FILE:chat_template_dump> ${ACUITY_DEPS}/chat_templates)
+set_tests_properties(tokenizer_parity chat_template_parity chat_templates_real
+                     PROPERTIES LABELS parity TIMEOUT 300)
