@@ -97,7 +97,8 @@ class Settings:
         if self.token is not None and not self.tls and not self.allow_plaintext_token and not _is_local(self.address):
             raise ValueError(f"token: it would go to {self.address} in clear text; use tls=True, or "
                              "allow_plaintext_token=True where something else encrypts the connection")
-        self.metadata()
+        if not callable(self.token):
+            self.metadata()
 
     def metadata(self) -> Sequence[tuple[str, str]]:
         token = self.token() if callable(self.token) else self.token
