@@ -13,6 +13,14 @@ const RAMP = ["#14103a", "#46187a", "#8b2577", "#cf4259", "#f7834f", "#fbbf74", 
 
 const $ = (id) => document.getElementById(id);
 
+// Rows that see one key only have no choice: their H / ln n is 1 by convention, and says nothing.
+function withoutFirstRow(last) {
+  const keep = (values) => values.filter((_, column) => last.context[column] > 1);
+  return { ...last, context: keep(last.context), layers: last.layers.map((layer) => ({ ...layer,
+    normalized_entropy: keep(layer.normalized_entropy), effective_context: keep(layer.effective_context),
+    max_probability: keep(layer.max_probability) })) };
+}
+
 // ---- elements
 
 function fill(node, attributes, children) {
@@ -75,6 +83,7 @@ class Figure {
     this.version = version;
     this.draw = draw;
     this.drawnWidth = 0;
+    this.output.textContent = "Point at it, or focus it and use the arrow keys, for single values.";
     this.redraw();
   }
   redraw() {
@@ -257,10 +266,12 @@ function drawCurve(fig, curve, series, contexts, width) {
   });
   axes.append(svg("text", { x: (left + width - right) / 2, y: bottom + 32, "text-anchor": "middle" }, "keys n, from"));
   fig.svg.append(axes);
-  if (curve.log) { // flat attention: e^H = n
-    const end = Math.min(contexts[contexts.length - 1], limit);
-    fig.svg.append(svg("path", { class: "flat", d: `M${x(contexts[0])} ${y(contexts[0])}L${x(end)} ${y(end)}` }),
-      svg("text", { x: x(end) - 8, y: y(end) + 12, "text-anchor": "end" }, "flat"));
+  if (curve.log) { // flat attention: e^H = n, whose mean over n to 2n - 1 is 1.5 n - 0.5
+    const flat = (n) => 1.5 * n - 0.5;
+    const end = Math.min(contexts[contexts.length - 1], (limit + 0.5) / 1.5);
+    const steps = Array.from({ length: 40 }, (_, i) => contexts[0] * (end / contexts[0]) ** (i / 39));
+    fig.svg.append(svg("path", { class: "flat", d: `M${steps.map((n) => `${x(n)} ${y(flat(n))}`).join("L")}` }),
+      svg("text", { x: x(end) - 10, y: y(flat(end)) + 10, "text-anchor": "end" }, "flat"));
   }
   for (const s of series) {
     let path = "", pen = "M";
@@ -430,6 +441,7 @@ async function poll() {
     const answer = await fetch("attention.json", { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     const data = await answer.json();
+    for (const model of data.models) model.last = model.last && withoutFirstRow(model.last);
     updateNow(data.models, data.time);
     updateHeatMaps(data.models);
     updateCurves(data.models);

@@ -29,7 +29,7 @@ def main() -> None:
             result = client.generate(text, model=name, attention="layers", max_tokens=1, cache_salt=uuid.uuid4().hex)
             report = result.prompt_attention
             assert report is not None  # attention="layers" asks for it
-            mean = report.mean()
+            mean = [bucket for bucket in report.mean() if bucket.n_min > 1]  # a row with one key has no choice
             policy = report.layers[0].policy
             for field, panel in axes.items():
                 panel.plot([b.n_min for b in mean], [getattr(b, field) for b in mean], marker="o", markersize=3,

@@ -332,10 +332,10 @@ class ReportTest(DaemonTest):
         figure = self.report.plot()
         lines, heat = figure.axes[:2]
         self.assertEqual(len(lines.lines), 31)
-        self.assertEqual(list(lines.lines[7].get_ydata()), [b.normalized_entropy for b in self.report.layers[7].buckets])
+        self.assertEqual(list(lines.lines[7].get_ydata()), [b.normalized_entropy for b in self.report.layers[7].buckets[1:]])
         drawn = heat.images[0].get_array()
-        self.assertEqual(drawn.shape, (30, 11))
-        self.assertEqual(drawn[7][10], self.report.layers[7].buckets[10].normalized_entropy)
+        self.assertEqual(drawn.shape, (30, 10))
+        self.assertEqual(drawn[7][9], self.report.layers[7].buckets[10].normalized_entropy)
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
             figure.savefig(file.name)
             self.assertGreater(os.path.getsize(file.name), 20_000)

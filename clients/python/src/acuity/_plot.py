@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acuity.attention import AttentionReport, LayerAttention
+from acuity.attention import AttentionBucket, AttentionReport, LayerAttention
 
 _MAX_TICKS = 12
 
@@ -22,8 +22,17 @@ def layer_name(layer: LayerAttention) -> str:
     return str(layer.layer) if layer.layer == layer.last_layer else f"{layer.layer}-{layer.last_layer}"
 
 
+def _choosing(buckets: tuple[AttentionBucket, ...]) -> tuple[AttentionBucket, ...]:
+    """Without the row that sees one key only: it has no choice, and H / ln n is 1 by convention."""
+    return tuple(bucket for bucket in buckets if bucket.n_min > 1)
+
+
+def _mean(report: AttentionReport) -> tuple[AttentionBucket, ...]:
+    return _choosing(report.mean())
+
+
 def draw(report: AttentionReport, title: Optional[str]) -> Figure:
-    contexts = [bucket.n_min for bucket in report.mean()]
+    contexts = [bucket.n_min for bucket in _mean(report)]
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     lines, heat = figure.subplots(1, 2)
     _draw_lines(lines, report)
@@ -39,9 +48,10 @@ def _draw_lines(axes: Axes, report: AttentionReport) -> None:
     colours = matplotlib.colormaps["viridis"]
     last = max(layer.last_layer for layer in report.layers)
     for layer in report.layers:
-        axes.plot([b.n_min for b in layer.buckets], [b.normalized_entropy for b in layer.buckets],
+        buckets = _choosing(layer.buckets)
+        axes.plot([b.n_min for b in buckets], [b.normalized_entropy for b in buckets],
                   color=colours(0.92 * layer.layer / max(1, last)), linewidth=1, alpha=0.75)
-    mean = report.mean()
+    mean = _mean(report)
     axes.plot([b.n_min for b in mean], [b.normalized_entropy for b in mean], color="black", linewidth=2.5,
               marker="o", markersize=4, label="mean of all layers")
     axes.set_xscale("log", base=2)
@@ -57,7 +67,7 @@ def _draw_heat(figure: Figure, axes: Axes, report: AttentionReport, contexts: li
     column = {n: index for index, n in enumerate(contexts)}
     values = [[float("nan")] * len(contexts) for _ in report.layers]
     for row, layer in enumerate(report.layers):
-        for bucket in layer.buckets:
+        for bucket in _choosing(layer.buckets):
             values[row][column[bucket.n_min]] = bucket.normalized_entropy
     image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks(range(len(contexts)), [context_name(n) for n in contexts])

@@ -98,7 +98,7 @@ class AttentionReport:
     def plot(self, *, title: Optional[str] = None) -> Figure:
         """A matplotlib Figure: H / ln n by context length, a line for each layer, and the same as a heat map.
 
-        The figure is not pyplot's: show it in a notebook, or `figure.savefig("attention.png")`.
+        Without the first row, which sees one key only. The figure is not pyplot's: show it in a notebook, or `figure.savefig("attention.png")`.
         """
         try:
             import matplotlib.figure  # noqa: F401
