@@ -83,7 +83,7 @@ class Figure {
     this.version = version;
     this.draw = draw;
     this.drawnWidth = 0;
-    this.output.textContent = "Point at it, or focus it and use the arrow keys, for single values.";
+    this.output.textContent = "Point at it, or use the arrow keys, for single values.";
     this.redraw();
   }
   redraw() {
@@ -271,7 +271,7 @@ function drawCurve(fig, curve, series, contexts, width) {
     const end = Math.min(contexts[contexts.length - 1], (limit + 0.5) / 1.5);
     const steps = Array.from({ length: 40 }, (_, i) => contexts[0] * (end / contexts[0]) ** (i / 39));
     fig.svg.append(svg("path", { class: "flat", d: `M${steps.map((n) => `${x(n)} ${y(flat(n))}`).join("L")}` }),
-      svg("text", { x: x(end) - 10, y: y(flat(end)) + 10, "text-anchor": "end" }, "flat"));
+      svg("text", { x: x(end) - 9, y: y(flat(end)) + 3, "text-anchor": "end" }, "flat"));
   }
   for (const s of series) {
     let path = "", pen = "M";

@@ -256,7 +256,7 @@ class PageTest(unittest.TestCase):
         huge.settimeout(20)
         try:
             huge.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 20000 + b"\r\n\r\n")
-            self.assertIn(huge.recv(100)[:12], (b"HTTP/1.1 431", b"HTTP/1.1 413", b"HTTP/1.1 400", b""))
+            self.assertRegex(huge.recv(100), rb"^HTTP/1.[01] 4|^$")
         except ConnectionError:
             pass  # refused as well
         huge.close()
