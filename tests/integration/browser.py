@@ -16,7 +16,7 @@ class Browser:
     messages, exceptions, blocked content."""
 
     def __enter__(self):
-        self.profile = tempfile.TemporaryDirectory()
+        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # its children may outlive it by a moment
         to_read, self.to = os.pipe()
         self.back, back_write = os.pipe()
         self.process = subprocess.Popen(

@@ -80,10 +80,15 @@ class CallsTest(DaemonTest):
         self.assertEqual(self.client.generate(token_ids=ids, **GREEDY).token_ids, text)
         chat = self.client.generate(chat="Hi", **GREEDY).token_ids
         self.assertEqual(self.client.generate(chat=[{"role": "user", "content": "Hi"}], **GREEDY).token_ids, chat)
-        continued = self.client.generate(chat=[{"role": "user", "content": "Count"},
-                                               {"role": "assistant", "content": "1, 2,"}],
-                                         continue_final_message=True, **GREEDY)
-        self.assertIn("3", continued.text)
+        count = [{"role": "user", "content": "Count"}, {"role": "assistant", "content": "One, two,"}]
+        request = self.daemon.request(ignore_eos=True, **GREEDY)
+        request.continue_final_message = True
+        for message in count:
+            request.prompt.chat.messages.add(**message)
+        wanted = [i for m in self.daemon.stub.Generate(request) for d in m.deltas for i in d.token_ids]
+        continued = self.client.generate(chat=count, continue_final_message=True, ignore_eos=True, **GREEDY)
+        self.assertEqual(list(continued.token_ids), wanted)
+        self.assertNotEqual(self.client.generate(chat=count, ignore_eos=True, **GREEDY).token_ids, continued.token_ids)
 
     def test_stream_gives_deltas_then_the_result(self):
         stream = self.client.stream(PROMPT, **GREEDY)
