@@ -241,7 +241,7 @@ class PageTest(unittest.TestCase):
 
     def test_half_open_slow_and_huge_requests_block_nobody(self):
         host, port = self.daemon.metrics_address.rsplit(":", 1)
-        connections = [socket.create_connection((host, int(port))) for _ in range(28)]
+        connections = [socket.create_connection((host, int(port))) for _ in range(40)]  # more than there are threads
         for number, connection in enumerate(connections):
             if number % 2:
                 connection.sendall(b"GET /attention.json HT")
@@ -249,7 +249,7 @@ class PageTest(unittest.TestCase):
                 connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")  # and never reads
         start = time.monotonic()
         self.get("attention.json")
-        self.assertLess(time.monotonic() - start, 2)
+        self.assertLess(time.monotonic() - start, 6)
         for connection in connections:
             connection.close()
         huge = socket.create_connection((host, int(port)))
