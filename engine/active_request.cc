@@ -203,19 +203,21 @@ AttentionReport ActiveRequest::Finish(absl::Time now, absl::Status early) {
                               : since_arrival(first_scheduled_);
   result_.timings.time_to_first_token = since_arrival(first_token_);
   result_.timings.total = now - request_->arrival;
-  AttentionReport summary;
+  AttentionReport summary, layers;
   if (measures_attention()) {
     result_.prompt_attention = MakeReport(*prompt_attention_);
     result_.generated_attention = MakeReport(*generated_attention_);
     if (prompt_attention_->rows() > 0) {
       summary = prompt_attention_->Summary(context_->policies, kLayerBands);
+      layers = prompt_attention_->Report(context_->policies, /*heads=*/false);
     }
   }
   if (context_->observer != nullptr) {
     context_->observer->OnRequest({.request = request_.get(),
                                    .result = &result_,
                                    .finish = samples_[0].finish,
-                                   .attention_summary = summary.empty() ? nullptr : &summary});
+                                   .attention_summary = summary.empty() ? nullptr : &summary,
+                                   .attention_layers = layers.empty() ? nullptr : &layers});
   }
   sink_->OnResult(std::move(result_));
   return summary;

@@ -96,6 +96,7 @@ struct RequestStats {
   FinishReason finish = FinishReason::kNone;  // of sample 0
   const AttentionReport* attention_summary =
       nullptr;  // of the prompt, layer bands; null if not measured
+  const AttentionReport* attention_layers = nullptr;  // the same, each layer
 };
 class EngineObserver {
  public:

@@ -1,25 +1,24 @@
 #include "server/metrics/metrics.h"
 
-#include <prometheus/collectable.h>
-#include <prometheus/exposer.h>
 #include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
 
 #include <map>
 #include <mutex>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/metrics/attention_feed.h"
+#include "server/metrics/http_server.h"
 #include "server/metrics/model_metrics.h"
+#include "server/web/web_files.h"
 
 namespace acuity::server {
 namespace {
-
-// A half-open scraper holds one thread for the time-out and no longer; enough threads are left for
-// the real one.
-constexpr const char* kHttpThreads = "16";
-constexpr const char* kRequestTimeoutMs = "2000";
 
 prometheus::MetricFamily GaugeFamily(const char* name, const char* help) {
   return {name, help, prometheus::MetricType::Gauge, {}};
@@ -33,19 +32,19 @@ void Append(prometheus::MetricFamily& family, std::vector<prometheus::ClientMetr
   family.metric.push_back(std::move(metric));
 }
 
-// Reads the engines when somebody scrapes, so that gauges are never stale.
-class EngineGaugeCollector : public prometheus::Collectable {
+// Reads the engines when somebody asks, so that gauges are never stale.
+class EngineWatcher {
  public:
-  void Watch(const std::string& name, const engine::Engine* engine) {
+  void Watch(const std::string& name, const engine::Engine* engine, const AttentionFeed* feed) {
     std::lock_guard lock(mutex_);
-    engines_[name] = engine;
+    engines_[name] = {engine, feed};
   }
   void Clear() {
     std::lock_guard lock(mutex_);
     engines_.clear();
   }
 
-  std::vector<prometheus::MetricFamily> Collect() const override {
+  std::vector<prometheus::MetricFamily> Collect() const {
     auto waiting = GaugeFamily("acuity_requests_waiting", "Sequences in the queue");
     auto running = GaugeFamily("acuity_requests_running", "Sequences in the batch");
     auto utilization = GaugeFamily("acuity_kv_cache_utilization",
@@ -55,9 +54,9 @@ class EngineGaugeCollector : public prometheus::Collectable {
     auto info = GaugeFamily("acuity_model_info", "1; what is served is in the labels");
     auto load = GaugeFamily("acuity_model_load_seconds", "How long the model took to load");
     std::lock_guard lock(mutex_);
-    for (const auto& [name, engine] : engines_) {
-      const engine::EngineGauges g = engine->gauges();
-      const engine::ModelInfo& m = engine->info();
+    for (const auto& [name, watched] : engines_) {
+      const engine::EngineGauges g = watched.engine->gauges();
+      const engine::ModelInfo& m = watched.engine->info();
       Append(waiting, {{"model", name}}, g.waiting);
       Append(running, {{"model", name}}, g.running);
       Append(utilization, {{"model", name}}, static_cast<double>(g.held_blocks) / g.num_blocks);
@@ -80,29 +79,58 @@ class EngineGaugeCollector : public prometheus::Collectable {
     return {waiting, running, utilization, blocks, cache, info, load};
   }
 
+  // The attention page's data.
+  std::string PageJson() const {
+    nlohmann::ordered_json models = nlohmann::ordered_json::array();
+    std::lock_guard lock(mutex_);
+    for (const auto& [name, watched] : engines_) {
+      const engine::EngineGauges g = watched.engine->gauges();
+      const engine::ModelInfo& m = watched.engine->info();
+      nlohmann::ordered_json model = {{"name", name},
+                                      {"architecture", m.architecture},
+                                      {"dtype", m.dtype},
+                                      {"policy", m.policy},
+                                      {"num_layers", m.num_layers},
+                                      {"max_context", m.max_context},
+                                      {"waiting", g.waiting},
+                                      {"running", g.running},
+                                      {"held_blocks", g.held_blocks},
+                                      {"num_blocks", g.num_blocks},
+                                      {"computed_tokens", g.computed_tokens},
+                                      {"generated_tokens", g.generated_tokens}};
+      watched.feed->Fill(&model);
+      models.push_back(std::move(model));
+    }
+    const nlohmann::ordered_json page = {
+        {"time", absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch())},
+        {"models", std::move(models)}};
+    return page.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }
+
  private:
+  struct Watched {
+    const engine::Engine* engine = nullptr;
+    const AttentionFeed* feed = nullptr;
+  };
   mutable std::mutex mutex_;
-  std::map<std::string, const engine::Engine*> engines_;
+  std::map<std::string, Watched> engines_;
 };
 
 class MetricsImpl : public Metrics {
  public:
   absl::Status Serve(const std::string& listen) {
-    // civetweb knows addresses, not names.
-    std::string address = listen;
-    if (address.rfind("localhost:", 0) == 0) address.replace(0, 9, "127.0.0.1");
-    try {
-      exposer_ = std::make_unique<prometheus::Exposer>(
-          std::vector<std::string>{"listening_ports", address, "num_threads", kHttpThreads,
-                                   "request_timeout_ms", kRequestTimeoutMs});
-    } catch (const std::exception& e) {
-      return absl::UnavailableError(absl::StrCat("--metrics-listen: cannot bind ", listen,
-                                                 ": in use, not permitted or not HOST:PORT"));
+    std::map<std::string, HttpResource> resources;
+    for (const WebFile& file : WebFiles()) {
+      const auto body = [&file] { return std::string(file.body); };
+      resources[std::string(file.path)] = {std::string(file.content_type), body};
+      if (file.path == "/index.html") resources["/"] = resources["/index.html"];
     }
-    exposer_->RegisterCollectable(registry_);
-    exposer_->RegisterCollectable(gauges_);
-    address_ = absl::StrCat(address.substr(0, address.rfind(':') + 1),
-                            exposer_->GetListeningPorts().front());
+    resources["/attention.json"] = {"application/json", [this] { return gauges_.PageJson(); }};
+    resources["/metrics"] = {"text/plain; version=0.0.4; charset=utf-8",
+                             [this] { return MetricsText(); }};
+    auto server = HttpServer::Start(listen, std::move(resources));
+    if (!server.ok()) return server.status();
+    server_ = *std::move(server);
     return absl::OkStatus();
   }
 
@@ -112,18 +140,27 @@ class MetricsImpl : public Metrics {
     return made.get();
   }
   void WatchEngine(const std::string& name, const engine::Engine* engine) override {
-    gauges_->Watch(name, engine);
+    gauges_.Watch(name, engine, &models_.at(name)->attention_feed());
   }
-  void RemoveEngines() override { gauges_->Clear(); }
-  std::string address() const override { return address_; }
+  void RemoveEngines() override { gauges_.Clear(); }
+  std::string address() const override { return server_ == nullptr ? "" : server_->address(); }
 
  private:
-  std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
-  std::shared_ptr<EngineGaugeCollector> gauges_ = std::make_shared<EngineGaugeCollector>();
-  MetricFamilies families_{*registry_};
+  std::string MetricsText() const {
+    std::vector<prometheus::MetricFamily> families = registry_.Collect();
+    for (prometheus::MetricFamily& family : gauges_.Collect()) {
+      families.push_back(std::move(family));
+    }
+    std::ostringstream text;
+    prometheus::TextSerializer().Serialize(text, families);
+    return std::move(text).str();
+  }
+
+  prometheus::Registry registry_;
+  EngineWatcher gauges_;
+  MetricFamilies families_{registry_};
   std::map<std::string, std::unique_ptr<ModelMetrics>> models_;
-  std::string address_;
-  std::unique_ptr<prometheus::Exposer> exposer_;  // last: stops serving before the rest goes
+  std::unique_ptr<HttpServer> server_;  // last: stops serving before the rest goes
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What Prometheus sees. The only folder that knows prometheus-cpp. Every row is documented in
-// docs/metrics.md.
+// What Prometheus and the attention page see. The only folder that knows prometheus-cpp. Every row
+// and the page's JSON are documented in docs/metrics.md.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,8 @@ namespace acuity::server {
 // Thread-safe. Outlives every engine that it observes.
 class Metrics {
  public:
-  // Serves /metrics on HOST:PORT (port 0: any). Unavailable if the address cannot be bound.
+  // Serves /metrics, the page and its data on HOST:PORT (port 0: any). Unavailable if the address
+  // cannot be bound.
   static absl::StatusOr<std::unique_ptr<Metrics>> Start(const std::string& listen);
   // The same counters, served nowhere.
   static std::unique_ptr<Metrics> Unserved();

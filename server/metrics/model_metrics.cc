@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 namespace acuity::server {
 namespace {
@@ -24,8 +25,6 @@ const Buckets kUnitBuckets = {.05, .1, .15, .2, .25, .3, .35, .4, .45, .5,
 const Buckets kFractionBuckets = {.0005, .001, .0025, .005, .01, .025, .05,
                                   .1,    .15,  .2,    .3,   .4,  .6,   .8};
 
-// Rows that see fewer keys say nothing about long contexts; this also bounds the number of series.
-constexpr int64_t kMinContext = 256;
 constexpr const char* kBandNames[] = {"front", "middle", "back"};
 
 prometheus::Family<prometheus::Counter>& NewCounter(prometheus::Registry& registry,
@@ -176,6 +175,7 @@ void ModelMetrics::OnRequest(const engine::RequestStats& stats) {
     decode_duration_.Observe(absl::ToDoubleSeconds(t.total - t.time_to_first_token));
   }
   if (stats.attention_summary != nullptr) ObserveAttention(*stats.attention_summary);
+  attention_feed_.Observe(stats, reason, absl::Now());
 }
 
 void ModelMetrics::ObserveAttention(const engine::AttentionReport& summary) {

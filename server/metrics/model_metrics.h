@@ -10,6 +10,7 @@
 #include <string>
 
 #include "engine/engine.h"
+#include "server/metrics/attention_feed.h"
 
 namespace acuity::server {
 
@@ -38,10 +39,13 @@ class ModelMetrics final : public engine::EngineObserver {
   void OnRequest(const engine::RequestStats& stats) override;
   void OnRejected(const char* reason) override;
 
+  const AttentionFeed& attention_feed() const { return attention_feed_; }
+
  private:
   void ObserveAttention(const engine::AttentionReport& summary);
 
   const std::string model_;
+  AttentionFeed attention_feed_;
   MetricFamilies& families_;
   prometheus::Counter &prompt_tokens_, &generation_tokens_, &cache_query_tokens_,
       &cache_hit_tokens_, &preemptions_, &corrupted_;

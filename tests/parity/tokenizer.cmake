@@ -12,7 +12,7 @@ target_link_libraries(chat_template_dump PRIVATE acuity_tokenizer nlohmann_json:
 
 add_test(NAME tokenizer_parity
          COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/tokenizer_parity.py
-                 $<TARGET_FILE:tokenizer_dump> ${tokenizer_model} ${ACUITY_DEPS}/vocabularies)
+                 $<TARGET_FILE:tokenizer_dump> ${tokenizer_model} ${ACUITY_DEPS}/model-files)
 add_test(NAME tokenizer_families
          COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/tokenizer_families.py
                  $<TARGET_FILE:tokenizer_dump>)
@@ -22,6 +22,6 @@ add_test(NAME chat_template_parity
                  $<TARGET_FILE:chat_template_dump> ${tokenizer_model})
 add_test(NAME chat_templates_real
          COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/chat_templates_real.py
-                 $<TARGET_FILE:chat_template_dump> ${ACUITY_DEPS}/chat_templates)
+                 $<TARGET_FILE:chat_template_dump> ${ACUITY_DEPS}/model-files/templates)
 set_tests_properties(tokenizer_parity chat_template_parity chat_templates_real
                      PROPERTIES LABELS parity TIMEOUT 300)

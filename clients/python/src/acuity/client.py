@@ -1,0 +1,211 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
+
+import grpc
+
+from acuity import _connection, _requests, _results
+from acuity._requests import Chat, GenerateOptions, ScoreOptions
+from acuity._results import Delta, GenerateResult, Model, ScoreResult, Tokens
+from acuity.errors import AcuityError, CancelledError, InternalError, NotFoundError, from_rpc_error
+from acuity.v1 import acuity_pb2 as pb
+from acuity.v1 import acuity_pb2_grpc
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+T = TypeVar("T")
+
+
+class Stream:
+    """A generation under way: iterate for its deltas, then ask for result().
+
+    Leaving the loop early, leaving the `with` block, cancel() from any thread, or dropping the last reference cancels
+    the request; the daemon then frees what it held.
+    """
+
+    def __init__(self, call: Callable[[Optional[float]], Any], retry: _connection.Retry,
+                 timeout: Optional[float]) -> None:
+        self._start = call
+        self._retry = retry
+        self._clock = _connection.Clock(timeout)
+        self._gatherer = _results.Gatherer()
+        self._cancelled = threading.Event()
+        self._attempt = 1
+        self._call = call(self._clock.remaining())
+        self._deltas = self._read()
+
+    def __iter__(self) -> Iterator[Delta]:
+        try:
+            yield from self._deltas
+        finally:
+            if self._gatherer.result is None:
+                self.cancel()
+
+    def result(self) -> GenerateResult:
+        """Reads what is left, and returns the whole."""
+        for _ in self._deltas:
+            pass
+        if self._gatherer.result is None:
+            raise CancelledError("CANCELLED", "the stream was not read to its end")
+        return self._gatherer.result
+
+    def cancel(self) -> None:
+        """Thread-safe; nothing after the end."""
+        self._cancelled.set()
+        self._call.cancel()
+
+    def _read(self) -> Iterator[Delta]:
+        started = False
+        while True:
+            try:
+                for message in self._call:
+                    started = True
+                    yield from self._gatherer.add(message)
+                if self._gatherer.result is None:
+                    raise InternalError("INTERNAL", "the stream ended without a result")
+                return
+            except grpc.RpcError as rpc_error:
+                error = from_rpc_error(rpc_error)
+            wait = None if started else self._retry.delay(error, self._attempt, self._clock.remaining())
+            if wait is None:
+                raise error
+            if self._cancelled.wait(wait):
+                raise CancelledError("CANCELLED", "cancelled while waiting to try again")
+            self._attempt += 1
+            self._call = self._start(self._clock.remaining())
+            if self._cancelled.is_set():
+                self._call.cancel()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_call"):
+            self._call.cancel()
+
+
+class Client:
+    """A connection to a daemon. Thread-safe. Close it, or use it as a context manager.
+
+    model: the default of every call; None: the first that the daemon lists. timeout: seconds for each call, retries
+    included; None: no limit. TLS is on with tls=True (the system's root certificates) or when any of the certificates
+    is given; certificates and keys are PEM bytes or paths. token: sent as `authorization: Bearer`; a function is asked
+    before each call. Errors are those of acuity.errors.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:8700", *, model: Optional[str] = None,
+                 timeout: Optional[float] = None, tls: Optional[bool] = None,
+                 root_certificates: Optional[_connection.Pem] = None,
+                 client_certificate: Optional[_connection.Pem] = None,
+                 client_key: Optional[_connection.Pem] = None, server_name: Optional[str] = None,
+                 token: Union[str, Callable[[], str], None] = None, allow_plaintext_token: bool = False,
+                 retry: _connection.Retry = _connection.Retry()) -> None:
+        self._settings = settings = _connection.Settings(
+            address, tls, root_certificates, client_certificate, client_key, server_name, token,
+            allow_plaintext_token, retry)
+        self._model = model
+        self._timeout = _requests.make_timeout(timeout)
+        credentials = settings.credentials()
+        self._channel = (grpc.insecure_channel(address, settings.options()) if credentials is None else
+                         grpc.secure_channel(address, credentials, settings.options()))
+        self._stub: Any = acuity_pb2_grpc.AcuityStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def generate(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
+                 token_ids: Optional[Iterable[int]] = None, **options: Unpack[GenerateOptions]) -> GenerateResult:
+        """Generates to the end. Exactly one of prompt (raw text), chat and token_ids."""
+        with self.stream(prompt, chat=chat, token_ids=token_ids, **options) as stream:
+            return stream.result()
+
+    def stream(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
+               token_ids: Optional[Iterable[int]] = None, **options: Unpack[GenerateOptions]) -> Stream:
+        """Starts to generate; the arguments of generate()."""
+        timeout = self._timeout_of(options)
+        request = _requests.make_generate(_requests.make_prompt(prompt, chat, token_ids), options)
+        request.model = request.model or self._default_model()
+
+        def call(remaining: Optional[float]) -> Any:
+            return self._stub.Generate(request, timeout=remaining, metadata=self._settings.metadata())
+
+        return Stream(call, self._settings.retry, timeout)
+
+    def score(self, prompt: Optional[Union[str, bytes]] = None, *, token_ids: Optional[Iterable[int]] = None,
+              **options: Unpack[ScoreOptions]) -> ScoreResult:
+        """The log-probability of each token given those before it."""
+        timeout = self._timeout_of(options)
+        request = _requests.make_score(_requests.make_prompt(prompt, None, token_ids), options)
+        request.model = request.model or self._default_model()
+        return _results.score_result(self._unary(self._stub.Score, request, timeout))
+
+    def tokenize(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
+                 model: Optional[str] = None, timeout: Optional[float] = None) -> Tokens:
+        request = _requests.make_tokenize(_requests.make_prompt(prompt, chat, None), model)
+        request.model = request.model or self._default_model()
+        return _results.tokens(self._unary(self._stub.Tokenize, request, self._timeout_of({"timeout": timeout})))
+
+    def detokenize(self, token_ids: Iterable[int], *, model: Optional[str] = None,
+                   timeout: Optional[float] = None) -> str:
+        request = _requests.make_detokenize(token_ids, model)
+        request.model = request.model or self._default_model()
+        response: pb.DetokenizeResponse = self._unary(self._stub.Detokenize, request,
+                                                      self._timeout_of({"timeout": timeout}))
+        return response.text
+
+    def models(self, *, timeout: Optional[float] = None) -> list[Model]:
+        """What the daemon serves, and what each model is doing now."""
+        response: pb.ListModelsResponse = self._unary(self._stub.ListModels, pb.ListModelsRequest(),
+                                                      self._timeout_of({"timeout": timeout}))
+        return [_results.model(m) for m in response.models]
+
+    def health(self, *, timeout: Optional[float] = None) -> bool:
+        """Whether the daemon takes requests: False while it drains or is stuck. UnavailableError: nobody answers."""
+        check = self._channel.unary_unary(_connection.HEALTH_METHOD,
+                                          request_serializer=_connection.HealthRequest.SerializeToString,
+                                          response_deserializer=_connection.HealthResponse.FromString)
+        response: Any = self._unary(check, _connection.HealthRequest(), self._timeout_of({"timeout": timeout}))
+        return bool(response.value == _connection.SERVING)
+
+    def close(self) -> None:
+        """Cancels what still runs."""
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _timeout_of(self, options: Any) -> Optional[float]:
+        """Takes `timeout` out of the options; the client's where it is not given."""
+        timeout = _requests.make_timeout(options.pop("timeout", None))
+        return self._timeout if timeout is None else timeout
+
+    def _default_model(self) -> str:
+        if self._model is None:
+            models = self.models()
+            if not models:
+                raise NotFoundError("NOT_FOUND", "model: the daemon serves none")
+            self._model = models[0].name
+        return self._model
+
+    def _unary(self, method: Callable[..., T], request: object, timeout: Optional[float]) -> T:
+        clock = _connection.Clock(timeout)
+        attempt = 1
+        while True:
+            try:
+                return method(request, timeout=clock.remaining(), metadata=self._settings.metadata())
+            except grpc.RpcError as rpc_error:
+                error: AcuityError = from_rpc_error(rpc_error)
+            wait = self._settings.retry.delay(error, attempt, clock.remaining())
+            if wait is None:
+                raise error
+            time.sleep(wait)
+            attempt += 1
