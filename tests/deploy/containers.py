@@ -46,6 +46,7 @@ class Container:
     """`podman run -d` of the image with the model folder at /models; removed at the end."""
 
     def __init__(self, *flags, options=(), model=MODEL, network="none", image=IMAGE):
+        self.folder = None
         volumes = self._volumes(model)
         self.id = podman("run", "-d", *HARDENED, "--network", network, *volumes, *options, image,
                          *flags).stdout.strip()
@@ -62,6 +63,8 @@ class Container:
 
     def __exit__(self, *_):
         podman("rm", "-f", "-t", "0", self.id, check=False)
+        if self.folder is not None:
+            self.folder.cleanup()
 
     def state(self):
         return json.loads(podman("inspect", self.id).stdout)[0]["State"]
