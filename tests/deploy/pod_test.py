@@ -126,7 +126,7 @@ class PodTest(unittest.TestCase):
 
     def the_end_loses_nothing(self, pod):
         client = subprocess.Popen(
-            ["podman", "run", "--rm", "--no-healthcheck", "--network", "container:acuity-pod-0-guard", "--entrypoint",
+            ["podman", "run", "--rm", "--no-healthcheck", "--pod", "acuity-pod-0", "--entrypoint",
              "acuity", IMAGE, "--server", "127.0.0.1:8700", "generate", "--json", "--prompt", "A story:",
              "--max-tokens", "120", "--ignore-eos"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         running = 'acuity_requests_running{model="default"} 1'
