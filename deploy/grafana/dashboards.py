@@ -151,9 +151,9 @@ def attention():
             panel("Largest probability", "percentunit", [(f'sum by (le) (increase(acuity_attention_max_probability_bucket{{{MODEL}}}[$__rate_interval]))', "{{le}}")],
                   "The same for the largest probability.", kind="heatmap")]),
         ("The last measured prompt", [
-            panel("Largest probability", "percentunit", [(f"acuity_attention_last_max_probability{{{MODEL}}}", lines)],
+            panel("Its largest probability", "percentunit", [(f"acuity_attention_last_max_probability{{{MODEL}}}", lines)],
                   "By band and context length.", kind="bargauge", maximum=1),
-            panel("Effective context", "percentunit", [(f"acuity_attention_last_effective_context_fraction{{{MODEL}}}", lines)],
+            panel("Its effective context", "percentunit", [(f"acuity_attention_last_effective_context_fraction{{{MODEL}}}", lines)],
                   "By band and context length.", kind="bargauge"),
             panel("Measured prompts", "short", [(f"sum by (model, context) (increase(acuity_attention_normalized_entropy_count{{{MODEL}, layers=\"front\"}}[1h]))",
                                                  "{{model}} from {{context}} keys")], "In the last hour: how much the rest rests on.")]),
