@@ -18,13 +18,15 @@ class DocumentationTest(unittest.TestCase):
     def test_every_flag_has_a_row_with_its_default(self):
         help_ = subprocess.run([pathlib.Path(os.environ["ACUITY_BIN"], "acuityd"), "--help"], check=True,
                                capture_output=True, text=True).stdout
-        # "  -h,--help", "  --listen ADDR [127.0.0.1:8700]", "  --reflection,--no-reflection{false}": names before the first space
+        # "  -h,--help", "  --listen ADDR=127.0.0.1:8700", "  --block-size INT:{8,16}=16"
         flags = set(re.findall(r"--[a-z][a-z-]+", " ".join(re.findall(r"^  (-\S+)", help_, re.M))))
         self.assertGreater(len(flags), 15)
         rows = dict(re.findall(r"^\| ((?:`--[a-z-]+`(?:, )?)+) \|([^|]*)\|", MANUAL, re.M))
         documented = {flag: default for cell, default in rows.items() for flag in re.findall(r"--[a-z-]+", cell)}
         self.assertLessEqual(flags, documented.keys())
-        for flag, default in re.findall(r"^  (--[a-z-]+) \S+ \[(.+?)\]", help_, re.M):
+        defaults = re.findall(r"^  (--[a-z-]+) (?!NAME=)[^=\n]*=(\S+)", help_, re.M)
+        self.assertGreater(len(defaults), 10)
+        for flag, default in defaults:
             self.assertIn(default, documented[flag], flag)
 
     def test_every_alert_has_a_section_and_leads_there(self):
