@@ -16,11 +16,13 @@ from containers import GUARD_IMAGE, IMAGE, MODEL, in_network_of, podman, wait_fo
 from manifests_test import render, the
 
 
-def playable(folder, **changes):
+def playable(overlay, folder):
     """The Deployment of the overlay with the images under test and a folder for the claim."""
-    deployment = the(render("cpu"), "Deployment")
+    deployment = the(render(overlay), "Deployment")
     pod = deployment["spec"]["template"]["spec"]
-    pod["volumes"] = [{"name": "models", "hostPath": {"path": str(folder), "type": "Directory"}}]
+    for volume in pod["volumes"]:
+        if volume.pop("persistentVolumeClaim", None):
+            volume["hostPath"] = {"path": str(folder), "type": "Directory"}
     daemon, guard = pod["containers"]
     daemon["image"], guard["image"] = IMAGE, GUARD_IMAGE
     daemon["resources"] = {"limits": {"memory": "1Gi"}}
@@ -35,10 +37,10 @@ def playable(folder, **changes):
 
 
 class Pod:
-    def __init__(self, folder):
+    def __init__(self, folder, overlay="cpu"):
         self.file = tempfile.NamedTemporaryFile("w", suffix=".yaml")
         self.probes = {}
-        deployment = playable(folder)
+        deployment = playable(overlay, folder)
         for container in deployment["spec"]["template"]["spec"]["containers"]:
             self.probes[container["name"]] = {k: container[k] for k in container if k.endswith("Probe")}
         yaml.safe_dump(deployment, self.file)
@@ -146,6 +148,15 @@ class PodTest(unittest.TestCase):
                 for name in pod.probes["acuityd"]:
                     self.assertFalse(pod.probe("acuityd", name))
                 self.assertTrue(pod.probe("guard", "livenessProbe"), "the guard is not to be blamed")
+
+    def test_a_missing_secret_is_named(self):
+        pod = Pod(self.folder.name, overlay="tls")
+        try:
+            with self.assertRaisesRegex(AssertionError, "no secret with name or id .acuity-t"):
+                with pod:
+                    pass
+        finally:
+            pod.__exit__()
 
 
 if __name__ == "__main__":
