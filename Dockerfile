@@ -1,0 +1,83 @@
+# The CPU daemon and the `acuity` client on Debian slim, without a compiler or Python in what runs.
+#
+#     scripts/image                     # builds it and prints its size, with buildah
+#     docker build -t acuity .          # the same, with any builder
+#     docker run --rm --read-only --cap-drop all --security-opt no-new-privileges \
+#       -v "$PWD/models:/models:ro" -p 127.0.0.1:8700:8700 acuity --model smollm2=/models/smollm2.gguf
+#
+# There is no cuda target: this version has no CUDA engine.
+
+# ---- what runs beside the daemon: Debian's gRPC, protobuf, spdlog, prometheus-cpp and PCRE2
+FROM debian:bookworm-slim AS runtime
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      libgrpc++1.51 libpcre2-8-0 libprometheus-cpp-pull1.0 libspdlog1.10 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*
+
+# ---- the build
+FROM debian:bookworm-slim AS build
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      g++ cmake ninja-build ccache python3 python3-pip ca-certificates pkg-config \
+      libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev \
+      prometheus-cpp-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libssl-dev zlib1g-dev \
+ && rm -rf /var/lib/apt/lists/*
+
+# The daemon looks for LibTorch where it was linked with it: this path is also the final one.
+# A builder may mount an already filled folder here, and a compiler cache at /ccache: both only save time.
+ENV ACUITY_DEPS=/opt/acuity CCACHE_DIR=/ccache CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1
+WORKDIR /src
+COPY scripts/setup scripts/setup
+COPY scripts/requirements/libtorch.txt scripts/requirements/libtorch.txt
+RUN ./scripts/setup libtorch
+
+COPY CMakeLists.txt CMakePresets.json ./
+COPY cmake cmake
+COPY proto proto
+COPY kernels kernels
+COPY engine engine
+COPY server server
+COPY clients clients
+ARG JOBS=2
+RUN cmake --preset release -DBUILD_TESTING=OFF \
+ && cmake --build build/release --parallel "$JOBS" --target acuityd acuity
+
+# What the final stage gets, stripped. libtorch_cpu is linked with the other four.
+COPY deploy/docker deploy/docker
+COPY LICENSE LICENSE
+COPY --from=runtime /var/lib/dpkg/status /tmp/dpkg-status
+RUN set -eu; libraries=/opt/acuity/libtorch/torch/lib; out=/out$libraries; \
+    mkdir -p "$out" /out/usr/bin /out/etc/acuity /out/models /out/usr/share/doc/acuity; \
+    for name in libtorch_cpu.so libc10.so libgomp.so.1 libcudart.so.13 libcupti.so.13; do \
+      strip --strip-unneeded -o "$out/$name" "$libraries/$name"; \
+    done; \
+    strip -o /out/usr/bin/acuityd build/release/bin/acuityd; \
+    strip -o /out/usr/bin/acuity build/release/bin/acuity; \
+    cp deploy/docker/acuityd.toml /out/etc/acuity/; \
+    cp LICENSE /out/usr/share/doc/acuity/; \
+    python3 deploy/docker/sbom.py --dpkg-status /tmp/dpkg-status --project CMakeLists.txt \
+      --wheels scripts/requirements/libtorch.txt >/out/usr/share/doc/acuity/sbom.cdx.json
+
+# ---- the image
+FROM runtime
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="acuity" \
+      org.opencontainers.image.description="Serves transformer language models over gRPC and measures their attention" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="debian:bookworm-slim"
+COPY --from=build /out /
+# A library that is missing shows here, not at the first start.
+RUN ["acuityd", "--version"]
+USER 65532:65532
+WORKDIR /
+VOLUME ["/models"]
+EXPOSE 8700 8701
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+  CMD ["acuity", "--server", "127.0.0.1:8700", "health", "--timeout", "2"]
+# The file sets the two addresses; every flag may follow and wins over it.
+ENTRYPOINT ["acuityd", "--config", "/etc/acuity/acuityd.toml"]
+CMD ["--model", "default=/models/model.gguf"]
