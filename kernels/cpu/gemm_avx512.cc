@@ -1,4 +1,4 @@
-#include "kernels/cpu/gemm_tile.h"
+#include "kernels/cpu/gemm_block.h"
 
 namespace acuity::kernels {
 

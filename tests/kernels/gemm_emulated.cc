@@ -1,6 +1,6 @@
 // The 16-lane tiles without AVX-512 instructions: their row, panel and tail logic is tested on
 // every machine.
-#include "kernels/cpu/gemm_tile.h"
+#include "kernels/cpu/gemm_block.h"
 
 namespace acuity::kernels {
 
