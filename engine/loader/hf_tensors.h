@@ -64,7 +64,7 @@ class HfTensorMap {
  public:
   // `base` is the part of the patterns that a file without a language-model head leaves out
   // ("model."); if no tensor of the file begins with it, it is cut off every pattern. Keeps
-  // references.
+  // references to the tensors and the rules.
   HfTensorMap(const SafetensorsSet& tensors, std::span<const HfTensorRule> rules,
               std::string_view base, const ModelSpec& spec);
 
