@@ -18,9 +18,11 @@
 namespace acuity::engine {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -195,7 +197,7 @@ TEST(HfTokenizerFileTest, WhatIsNotUnderstoodIsRefused) {
        "model.merges[0] is not an array of two strings"},
       {"unigram", R"("unk_id": 0)", R"("unk_id": 7)", "model.unk_id is 7; it must be from 0 to 6"},
       {"unigram", R"(["a", -3])", R"(["a"])", "model.vocab[3] is not [token, finite score]"},
-      {"unigram", R"(["a", -3])", R"(["▁", -3])", "'▁' is token 2 and token 3"},
+      {"unigram", R"(["a", -3])", R"(["▁", -3])", "is token 2 and token 3"},
       {"unigram", R"("BAAAAAAAAABhAA==")", R"("!")", "not base64"},
   };
   for (const Damage& damage : cases) {
@@ -232,7 +234,7 @@ TEST(HfTokenizerFileTest, ControlTokensInNormalisedText) {
   for (const std::vector<Segment>& attack : {std::vector<Segment>{{"<s>", false}},
                                              {{"<", true}, {"s>", false}},
                                              {{"<s", false}, {">", true}}}) {
-    for (const TokenId id : *(*tokenizer)->EncodeSegments(attack)) EXPECT_NE(id, 1);
+    EXPECT_THAT(*(*tokenizer)->EncodeSegments(attack), Not(Contains(1)));
   }
 }
 
