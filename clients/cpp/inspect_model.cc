@@ -73,6 +73,123 @@ std::vector<LayerRun> LayerRuns(const ModelSpec& spec) {
   return runs;
 }
 
+const char* Name(kernels::NormKind norm) {
+  return norm == kernels::NormKind::kRms ? "rms" : "layer";
+}
+
+const char* Name(engine::QkNorm norm) {
+  switch (norm) {
+    case engine::QkNorm::kNone:
+      return "none";
+    case engine::QkNorm::kPerHead:
+      return "per_head";
+    case engine::QkNorm::kOwnWeights:
+      return "per_head_own_weights";
+    case engine::QkNorm::kWhole:
+      return "whole";
+  }
+  return "none";
+}
+
+const char* Name(kernels::Activation activation) {
+  switch (activation) {
+    case kernels::Activation::kSilu:
+      return "silu";
+    case kernels::Activation::kGelu:
+      return "gelu";
+    case kernels::Activation::kGeluTanh:
+      return "gelu_tanh";
+    case kernels::Activation::kClampedSwiglu:
+      return "clamped_swiglu";
+  }
+  return "silu";
+}
+
+const char* Name(kernels::RopeStyle style) {
+  return style == kernels::RopeStyle::kHalf ? "half" : "interleaved";
+}
+
+// A switch of the architecture, under its name in ModelSpec.
+struct Flag {
+  const char* name;
+  bool value;
+};
+
+std::vector<Flag> Flags(const ModelSpec& spec) {
+  return {{"norm_bias", spec.norm_bias},
+          {"pre_norm", spec.pre_norm},
+          {"post_norm", spec.post_norm},
+          {"parallel_residual", spec.parallel_residual},
+          {"shared_norm", spec.shared_norm},
+          {"learned_positions", spec.learned_positions},
+          {"qkv_bias", spec.qkv_bias},
+          {"attention_out_bias", spec.attention_out_bias},
+          {"sinks", spec.sinks},
+          {"gated_ffn", spec.gated_ffn},
+          {"ffn_bias", spec.ffn_bias},
+          {"tied_embeddings", spec.tied_embeddings}};
+}
+
+// Factors that do nothing at their neutral value.
+struct Factor {
+  const char* name;
+  float value, neutral;
+};
+
+std::vector<Factor> Factors(const ModelSpec& spec) {
+  return {{"attention_softcap", spec.attention_softcap, 0},
+          {"logit_softcap", spec.logit_softcap, 0},
+          {"embedding_scale", spec.embedding_scale, 1},
+          {"residual_scale", spec.residual_scale, 1},
+          {"logit_scale", spec.logit_scale, 1}};
+}
+
+Json SpecJson(const ModelSpec& spec) {
+  Json json = {{"num_layers", spec.num_layers},
+               {"hidden_size", spec.hidden_size},
+               {"num_heads", spec.num_heads},
+               {"num_kv_heads", spec.num_kv_heads},
+               {"head_dim", spec.head_dim},
+               {"ffn_size", spec.ffn_size},
+               {"vocab_size", spec.vocab_size},
+               {"max_context", spec.max_context},
+               {"norm", Name(spec.norm)},
+               {"norm_epsilon", spec.norm_epsilon},
+               {"qk_norm", Name(spec.qk_norm)},
+               {"activation", Name(spec.activation)},
+               {"softmax_scale", spec.softmax_scale}};
+  for (const Flag& flag : Flags(spec)) json[flag.name] = flag.value;
+  for (const Factor& factor : Factors(spec)) json[factor.name] = factor.value;
+  if (spec.experts.count > 0) {
+    json["experts"] = {{"count", spec.experts.count},
+                       {"per_token", spec.experts.per_token},
+                       {"normalised", spec.experts.normalised},
+                       {"router_bias", spec.experts.router_bias}};
+  }
+  json["ropes"] = Json::array();
+  for (const engine::RopeSpec& rope : spec.ropes) {
+    json["ropes"].push_back({{"theta", rope.theta},
+                             {"rotary_dim", rope.rotary_dim},
+                             {"style", Name(rope.style)},
+                             {"magnitude", rope.magnitude},
+                             {"factors", rope.factors}});
+  }
+  return json;
+}
+
+Json LayersJson(const ModelSpec& spec) {
+  Json layers = Json::array();
+  for (const LayerRun& run : LayerRuns(spec)) {
+    layers.push_back(
+        {{"layer", run.first},
+         {"last_layer", run.last},
+         {"policy", run.layer->policy.name},
+         {"window", run.layer->window},
+         {"rope", run.layer->rope == LayerSpec::kNoRope ? Json() : Json(run.layer->rope)}});
+  }
+  return layers;
+}
+
 Json MemoryJson(const engine::OpenedModel& model) {
   Json memory = {{"block_size", kBlockTokens}};
   for (const auto& [type, name] : kTypes) {
@@ -90,9 +207,33 @@ std::string Megabytes(int64_t bytes) {
   return text;
 }
 
+void WriteArchitecture(const ModelSpec& spec, std::ostream& out) {
+  out << "  norm " << Name(spec.norm) << ", epsilon " << spec.norm_epsilon << "; activation "
+      << Name(spec.activation) << "; QK norm " << Name(spec.qk_norm) << "; softmax scale "
+      << spec.softmax_scale << "\n";
+  if (spec.experts.count > 0) {
+    out << "  experts " << spec.experts.per_token << " of " << spec.experts.count << "\n";
+  }
+  for (const engine::RopeSpec& rope : spec.ropes) {
+    out << "  rotary embedding of " << rope.rotary_dim << ", theta " << rope.theta << ", "
+        << Name(rope.style) << (rope.factors.empty() ? "" : ", scaled frequencies");
+    if (rope.magnitude != 1) out << ", magnitude " << rope.magnitude;
+    out << "\n";
+  }
+  out << " ";
+  for (const Flag& flag : Flags(spec)) {
+    if (flag.value) out << " " << flag.name;
+  }
+  for (const Factor& factor : Factors(spec)) {
+    if (factor.value != factor.neutral) out << " " << factor.name << "=" << factor.value;
+  }
+  out << "\n";
+}
+
 void WriteLayers(const ModelSpec& spec, std::ostream& out) {
   for (const LayerRun& run : LayerRuns(spec)) {
     out << "  layers " << run.first << "-" << run.last << ": " << run.layer->policy.name;
+    if (run.layer->rope == LayerSpec::kNoRope) out << ", no rotary embedding";
     if (run.layer->window > 0) out << ", window of " << run.layer->window << " tokens";
     out << "\n";
   }
@@ -131,36 +272,18 @@ absl::StatusOr<engine::OpenedModel> OpenToInspect(const std::string& path,
 }
 
 Json ToJson(const engine::OpenedModel& model) {
-  const ModelSpec& spec = model.spec;
-  Json layers = Json::array();
-  for (const LayerRun& run : LayerRuns(spec)) {
-    layers.push_back({{"layer", run.first},
-                      {"last_layer", run.last},
-                      {"policy", run.layer->policy.name},
-                      {"window", run.layer->window}});
-  }
   Json tensors = Json::array();
   for (const Checkpoint::TensorInfo& tensor : model.checkpoint->tensors()) {
     tensors.push_back({{"name", tensor.name}, {"type", tensor.type}, {"shape", Shape(tensor)}});
   }
-  return {{"architecture", spec.architecture},
-          {"display_name", spec.display_name},
+  return {{"architecture", model.spec.architecture},
+          {"display_name", model.spec.display_name},
           {"stored_type", std::string(model.checkpoint->stored_type())},
           {"file_bytes", model.checkpoint->file_bytes()},
           {"parameters", Parameters(*model.checkpoint)},
-          {"num_layers", spec.num_layers},
-          {"hidden_size", spec.hidden_size},
-          {"num_heads", spec.num_heads},
-          {"num_kv_heads", spec.num_kv_heads},
-          {"head_dim", spec.head_dim},
-          {"ffn_size", spec.ffn_size},
-          {"vocab_size", spec.vocab_size},
-          {"max_context", spec.max_context},
-          {"softmax_scale", spec.softmax_scale},
-          {"attention_softcap", spec.attention_softcap},
-          {"tied_embeddings", spec.tied_embeddings},
           {"chat", model.chat_template != nullptr},
-          {"layers", std::move(layers)},
+          {"spec", SpecJson(model.spec)},
+          {"layers", LayersJson(model.spec)},
           {"memory", MemoryJson(model)},
           {"tensors", std::move(tensors)}};
 }
@@ -177,9 +300,9 @@ std::string ToText(const engine::OpenedModel& model) {
   out << "  " << spec.num_layers << " layers: hidden " << spec.hidden_size << ", " << spec.num_heads
       << " heads of " << spec.head_dim << " on " << spec.num_kv_heads
       << " of keys and values, feed-forward " << spec.ffn_size << "\n";
-  out << "  vocabulary " << spec.vocab_size << (spec.tied_embeddings ? ", tied embeddings" : "")
-      << (model.chat_template != nullptr ? ", chat template" : ", no chat template") << "; context "
-      << spec.max_context << "\n";
+  out << "  vocabulary " << spec.vocab_size << "; context " << spec.max_context
+      << (model.chat_template != nullptr ? "; chat template" : "; no chat template") << "\n";
+  WriteArchitecture(spec, out);
   out << "Attention\n";
   WriteLayers(spec, out);
   out << "Memory\n";

@@ -51,11 +51,13 @@ TEST_F(InspectModelTest, JsonHasSpecPolicyMemoryAndTensors) {
   ASSERT_EQ(run.code, 0) << run.error;
   const Json json = Json::parse(run.out);
   EXPECT_EQ(json["architecture"], "llama");
-  EXPECT_EQ(json["num_layers"], 1);
-  EXPECT_EQ(json["head_dim"], 16);
-  EXPECT_EQ(json["vocab_size"], 8);
+  EXPECT_EQ(json["spec"]["num_layers"], 1);
+  EXPECT_EQ(json["spec"]["head_dim"], 16);
+  EXPECT_EQ(json["spec"]["vocab_size"], 8);
   EXPECT_EQ(json["layers"], Json::parse(R"([{"layer": 0, "last_layer": 0, "policy": "ssmax:s=0.5",
-                                             "window": 0}])"));
+                                             "window": 0, "rope": 0}])"));
+  EXPECT_EQ(json["spec"]["ropes"][0]["rotary_dim"], 16);
+  EXPECT_EQ(json["spec"]["norm"], "rms");
   EXPECT_EQ(json["tensors"].size(), 11u);
   EXPECT_EQ(json["tensors"][0], Json::parse(R"({"name": "blk.0.attn_k.weight", "type": "Q4_1",
                                                 "shape": [16, 32]})"));
