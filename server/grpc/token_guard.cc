@@ -10,8 +10,8 @@
 namespace acuity::server {
 namespace {
 
-constexpr const char* kOpen[] = {"/grpc.health.v1.Health/", "/acuity.v1.Acuity/",
-                                 "/inference.GRPCInferenceService/"};
+// Health needs no token; Acuity's handlers ask for it themselves, because they need the tenant.
+constexpr const char* kOpen[] = {"/grpc.health.v1.Health/", "/acuity.v1.Acuity/"};
 
 class Refusal final : public grpc::experimental::Interceptor {
  public:
