@@ -43,6 +43,42 @@ std::pair<std::string, std::string> SplitPair(const std::string& flag, const std
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
+void AddConnectionOptions(CLI::App& app, DaemonConfig& config) {
+  app.add_option(
+         "--drain-delay", config.drain_delay_seconds,
+         "After SIGTERM, seconds of NOT_SERVING in which new requests are still taken, for\n"
+         "load balancers to notice")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  auto* tokens =
+      app.add_option(
+             "--auth-tokens", config.auth_tokens,
+             "Bearer tokens, a file of lines \"TENANT SHA256-OF-TOKEN\"; then every call but\n"
+             "health checks needs one. Reloaded when it changes and on SIGHUP")
+          ->type_name("FILE");
+  app.add_option("--tenant-max-requests", config.tenant_max_requests,
+                 "Requests of one tenant at a time; 0: no limit")
+      ->check(CLI::Range(0, 1 << 20))
+      ->needs(tokens)
+      ->capture_default_str();
+  app.add_option("--tenant-max-queued-tokens", config.tenant_max_queued_tokens,
+                 "Prompt tokens of one tenant's requests that have no answer yet; 0: no limit")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
+      ->needs(tokens)
+      ->capture_default_str();
+  auto* cert = app.add_option("--tls-cert", config.tls_cert,
+                              "TLS: certificate chain, PEM. Reloaded when it changes and on SIGHUP")
+                   ->type_name("FILE");
+  auto* key = app.add_option("--tls-key", config.tls_key, "TLS: private key, PEM")
+                  ->type_name("FILE")
+                  ->needs(cert);
+  cert->needs(key);
+  app.add_option("--tls-client-ca", config.tls_client_ca,
+                 "TLS: clients must have a certificate that one of these signed, PEM")
+      ->type_name("FILE")
+      ->needs(cert);
+}
+
 void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
   const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
   app.set_version_flag("--version", "acuityd " ACUITY_VERSION);
@@ -103,6 +139,7 @@ void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
                  "After SIGTERM, how long running requests may take to finish")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
+  AddConnectionOptions(app, config);
   app.add_flag("--reflection,!--no-reflection", config.reflection, "gRPC server reflection")
       ->capture_default_str();
   app.add_option("--log-level", config.log_level, "debug, info, warn, error")

@@ -31,6 +31,11 @@ struct DaemonConfig {
   int report_min_tokens = 1024;
   int threads = 0;  // 0: one per core
   double drain_seconds = 30;
+  double drain_delay_seconds = 0;  // between NOT_SERVING and refusing new requests
+  std::string auth_tokens;         // "": nobody needs a token
+  int tenant_max_requests = 0;     // 0: no limit
+  int64_t tenant_max_queued_tokens = 0;
+  std::string tls_cert, tls_key, tls_client_ca;  // PEM files; "" and "": plaintext
   bool reflection = true;
   std::string log_level = "info";
 };

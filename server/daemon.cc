@@ -10,9 +10,13 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/cpu/thread_pool.h"
+#include "server/file_watch.h"
+#include "server/grpc/auth.h"
+#include "server/grpc/credentials.h"
 #include "server/grpc/grpc_server.h"
 #include "server/load_progress.h"
 #include "server/log.h"
@@ -36,6 +40,15 @@ void RaiseDescriptorLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// Can anybody but this machine connect to it?
+bool IsLocal(const std::string& address) {
+  for (const char* prefix : {"unix:", "127.", "localhost:", "[::1]:"}) {
+    if (absl::StartsWith(address, prefix)) return true;
+  }
+  return false;
+}
+
+// SIGTERM and SIGINT.
 sigset_t StopSignals() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -71,7 +84,8 @@ class Daemon {
   explicit Daemon(const DaemonConfig& config)
       : config_(config),
         pool_(config.threads > 0 ? config.threads
-                                 : std::max(1u, std::thread::hardware_concurrency())) {}
+                                 : std::max(1u, std::thread::hardware_concurrency())),
+        tenants_({config.tenant_max_requests, config.tenant_max_queued_tokens}) {}
 
   absl::Status Start();
   void ServeUntilSignal();
@@ -79,6 +93,9 @@ class Daemon {
 
  private:
   absl::Status LoadModels();
+  absl::Status LoadSecrets();
+  void WarnIfExposed() const;
+  void ReloadSecrets(bool all);
   bool AnyStuck() const;
 
   const DaemonConfig& config_;
@@ -86,6 +103,10 @@ class Daemon {
   std::unique_ptr<Metrics> metrics_;
   std::vector<std::unique_ptr<LoggingObserver>> observers_;
   ModelTable models_;
+  std::unique_ptr<Authenticator> auth_ = std::make_unique<Authenticator>();
+  std::unique_ptr<TlsCredentials> tls_;  // null: plaintext
+  FileWatch token_file_{{}}, tls_files_{{}};
+  TenantLedger tenants_;
   std::unique_ptr<GrpcServer> server_;
 };
 
@@ -97,14 +118,57 @@ absl::Status Daemon::Start() {
     if (!metrics.ok()) return metrics.status();
     metrics_ = *std::move(metrics);
   }
-  const absl::Status loaded = LoadModels();
-  if (!loaded.ok()) return loaded;
-  auto server = GrpcServer::Start(config_.listen, config_.reflection, &models_);
+  if (const absl::Status secrets = LoadSecrets(); !secrets.ok()) return secrets;
+  if (const absl::Status loaded = LoadModels(); !loaded.ok()) return loaded;
+  auto server = GrpcServer::Start({config_.listen, config_.reflection, tls_.get()},
+                                  {&models_, auth_.get(), &tenants_});
   if (!server.ok()) return server.status();
   server_ = *std::move(server);
   Log(LogLevel::kInfo, "serving",
       {{"listen", server_->address()}, {"metrics", metrics_->address()}});
   return absl::OkStatus();
+}
+
+absl::Status Daemon::LoadSecrets() {
+  if (!config_.auth_tokens.empty()) {
+    token_file_ = FileWatch({config_.auth_tokens});
+    auto auth = Authenticator::Load(config_.auth_tokens);
+    if (!auth.ok()) return auth.status();
+    auth_ = *std::move(auth);
+    Log(LogLevel::kInfo, "tokens loaded", {{"tokens", int64_t{auth_->num_tokens()}}});
+  }
+  if (!config_.tls_cert.empty()) {
+    tls_files_ = FileWatch({config_.tls_cert, config_.tls_key, config_.tls_client_ca});
+    auto tls = TlsCredentials::Load({config_.tls_cert, config_.tls_key, config_.tls_client_ca});
+    if (!tls.ok()) return tls.status();
+    tls_ = *std::move(tls);
+    Log(LogLevel::kInfo, "certificate loaded", {{"not_after", tls_->not_after()}});
+  }
+  WarnIfExposed();
+  return absl::OkStatus();
+}
+
+void Daemon::WarnIfExposed() const {
+  if (IsLocal(config_.listen) || (tls_ != nullptr && auth_->required())) return;
+  const char* missing = auth_->required() ? "TLS: tokens and texts travel in clear"
+                        : tls_ == nullptr ? "TLS and tokens: whoever reaches it may use it"
+                        : config_.tls_client_ca.empty() ? "tokens: whoever reaches it may use it"
+                                                        : nullptr;
+  if (missing == nullptr) return;  // client certificates say who may
+  Log(LogLevel::kWarn, "exposed listener",
+      {{"listen", config_.listen}, {"without", std::string(missing)}});
+}
+
+// Files that do not load leave what was loaded before in use.
+void Daemon::ReloadSecrets(bool all) {
+  const auto reload = [all](const char* event, FileWatch& watch, auto* secret) {
+    if (secret == nullptr || !(watch.Changed() || all)) return;
+    const absl::Status status = secret->Reload();
+    Log(status.ok() ? LogLevel::kInfo : LogLevel::kError, event,
+        {{"status", status.ok() ? std::string("OK") : std::string(status.message())}});
+  };
+  reload("tokens reloaded", token_file_, auth_->required() ? auth_.get() : nullptr);
+  reload("certificate reloaded", tls_files_, tls_.get());
 }
 
 absl::Status Daemon::LoadModels() {
@@ -143,10 +207,14 @@ bool Daemon::AnyStuck() const {
 }
 
 void Daemon::ServeUntilSignal() {
-  const sigset_t signals = StopSignals();
+  sigset_t signals = StopSignals();
+  sigaddset(&signals, SIGHUP);
   const timespec period = absl::ToTimespec(kHealthPeriod);
   bool serving = true;
-  while (sigtimedwait(&signals, nullptr, &period) < 0) {
+  for (;;) {
+    const int signal = sigtimedwait(&signals, nullptr, &period);
+    if (signal == SIGTERM || signal == SIGINT) return;
+    ReloadSecrets(signal == SIGHUP);
     const bool healthy = !AnyStuck();
     if (healthy == serving) continue;
     serving = healthy;
@@ -158,8 +226,8 @@ void Daemon::ServeUntilSignal() {
 
 void Daemon::Drain() {
   server_->SetServing(false);
-  const absl::Time deadline = absl::Now() + absl::Seconds(config_.drain_seconds);
-  Log(LogLevel::kInfo, "draining", {{"seconds", config_.drain_seconds}});
+  Log(LogLevel::kInfo, "draining",
+      {{"delay_seconds", config_.drain_delay_seconds}, {"seconds", config_.drain_seconds}});
   // A second signal ends the process at once.
   std::thread([] {
     const sigset_t signals = StopSignals();
@@ -168,7 +236,9 @@ void Daemon::Drain() {
     Log(LogLevel::kWarn, "second signal: ending now");
     std::_Exit(128 + signal);
   }).detach();
+  absl::SleepFor(absl::Seconds(config_.drain_delay_seconds));
 
+  const absl::Time deadline = absl::Now() + absl::Seconds(config_.drain_seconds);
   std::atomic<bool> complete{true};
   std::vector<std::thread> drains;
   for (const auto& [name, model] : models_.all()) {
@@ -187,7 +257,8 @@ void Daemon::Drain() {
 int RunDaemon(const DaemonConfig& config) {
   SetLogLevel(config.log_level);
   RaiseDescriptorLimit();
-  const sigset_t signals = StopSignals();
+  sigset_t signals = StopSignals();
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 

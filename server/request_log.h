@@ -28,6 +28,7 @@ class LoggingObserver final : public engine::EngineObserver {
         {{"model", model_},
          {"id", static_cast<int64_t>(stats.request->id.value)},
          {"client_id", stats.request->client_id},
+         {"tenant", stats.request->tenant},
          {"status", r.status.ok() ? std::string("OK") : std::string(r.status.message())},
          {"prompt_tokens", int64_t{r.prompt_tokens}},
          {"completion_tokens", int64_t{r.completion_tokens}},

@@ -129,7 +129,7 @@ void Load::RunClosed(bool progress) {
   std::vector<std::thread> clients;
   for (int i = 0; i < std::min(options_.concurrency, options_.requests); ++i) {
     clients.emplace_back([this] {
-      const Connection connection = Connect(common_.server);
+      const Connection connection = Connect(common_);
       for (int index = next_++; index < options_.requests; index = next_++) One(connection, index);
     });
   }
@@ -138,7 +138,7 @@ void Load::RunClosed(bool progress) {
 }
 
 void Load::RunOpen(bool progress) {
-  const Connection connection = Connect(common_.server);
+  const Connection connection = Connect(common_);
   std::thread arrivals([&] {
     std::mt19937 random(7);
     std::exponential_distribution<double> gap(options_.rate);
@@ -193,7 +193,7 @@ void PrintTable(const Json& result) {
 }  // namespace
 
 int Bench(const CommonOptions& common, const std::string& model, const BenchOptions& options) {
-  const Connection connection = Connect(common.server);
+  const Connection connection = Connect(common);
   const std::string name = model.empty() ? DefaultModel(connection, common.server) : model;
   if (name.empty()) return 1;
   v1::GetModelRequest request;

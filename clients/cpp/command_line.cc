@@ -20,6 +20,17 @@ void AddCommon(CLI::App& app, CommonOptions& common) {
   app.add_flag("--json", common.json, "Print JSON");
   app.add_option("--timeout", common.timeout_seconds, "Deadline of the call in seconds; 0: none")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--tls-ca", common.tls_ca, "TLS: who signed the daemon's certificate, PEM")
+      ->type_name("FILE");
+  auto* cert = app.add_option("--tls-cert", common.tls_cert, "TLS: the client's certificate, PEM")
+                   ->type_name("FILE");
+  auto* key = app.add_option("--tls-key", common.tls_key, "TLS: the client's private key, PEM")
+                  ->type_name("FILE")
+                  ->needs(cert);
+  cert->needs(key);
+  app.add_option("--token-file", common.token_file,
+                 "Bearer token; default: the environment's ACUITY_TOKEN")
+      ->type_name("FILE");
 }
 
 void AddPrompt(CLI::App& app, PromptOptions& prompt) {

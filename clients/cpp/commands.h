@@ -10,6 +10,8 @@ namespace acuity::client {
 
 struct CommonOptions {
   std::string server = "127.0.0.1:8700";
+  std::string tls_ca, tls_cert, tls_key;  // PEM files; all "": plaintext
+  std::string token_file;                 // "": the environment's ACUITY_TOKEN, if it is set
   bool json = false;
   double timeout_seconds = 0;  // 0: none
 };

@@ -1,9 +1,12 @@
 #include "clients/cpp/connection.h"
 
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 namespace acuity::client {
 namespace {
@@ -29,14 +32,66 @@ const char* CodeName(grpc::StatusCode code) {
   return code >= 0 && code < 17 ? kNames[code] : "UNKNOWN";
 }
 
+// Adds the token to every call. An interceptor, since call credentials are not sent in plaintext,
+// which a Unix socket or a tunnel may well be.
+class Bearer final : public grpc::experimental::Interceptor {
+ public:
+  explicit Bearer(const std::string& value) : value_(value) {}
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(
+            grpc::experimental::InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
+      methods->GetSendInitialMetadata()->emplace("authorization", value_);
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const std::string value_;
+};
+
+class BearerFactory final : public grpc::experimental::ClientInterceptorFactoryInterface {
+ public:
+  explicit BearerFactory(const std::string& token) : value_("Bearer " + token) {}
+  grpc::experimental::Interceptor* CreateClientInterceptor(
+      grpc::experimental::ClientRpcInfo*) override {
+    return new Bearer(value_);
+  }
+
+ private:
+  const std::string value_;
+};
+
+// Without the newline that files end with.
+std::string Token(const CommonOptions& common) {
+  const char* variable = std::getenv("ACUITY_TOKEN");
+  std::string token = common.token_file.empty() ? (variable == nullptr ? "" : variable)
+                                                : ReadFile(common.token_file);
+  token.erase(token.find_last_not_of(" \t\r\n") + 1);
+  return token;
+}
+
+std::shared_ptr<grpc::ChannelCredentials> Credentials(const CommonOptions& common) {
+  if (common.tls_ca.empty() && common.tls_cert.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions options;
+  if (!common.tls_ca.empty()) options.pem_root_certs = ReadFile(common.tls_ca);
+  if (!common.tls_cert.empty()) {
+    options.pem_cert_chain = ReadFile(common.tls_cert);
+    options.pem_private_key = ReadFile(common.tls_key);
+  }
+  return grpc::SslCredentials(options);
+}
+
 }  // namespace
 
-Connection Connect(const std::string& server) {
+Connection Connect(const CommonOptions& common) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
+  std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
+  const std::string token = Token(common);
+  if (!token.empty()) interceptors.push_back(std::make_unique<BearerFactory>(token));
   Connection connection;
-  connection.channel =
-      grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
+  connection.channel = grpc::experimental::CreateCustomChannelWithInterceptors(
+      common.server, Credentials(common), arguments, std::move(interceptors));
   connection.stub = v1::Acuity::NewStub(connection.channel);
   return connection;
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "acuity/v1/acuity.grpc.pb.h"
+#include "clients/cpp/commands.h"
 
 namespace acuity::client {
 
@@ -15,8 +16,9 @@ struct Connection {
   std::unique_ptr<v1::Acuity::Stub> stub;
 };
 
-// Connects lazily: the first call fails if nobody is there.
-Connection Connect(const std::string& server);
+// Connects lazily: the first call fails if nobody is there. Throws std::runtime_error naming a file
+// that cannot be read.
+Connection Connect(const CommonOptions& common);
 
 // "INVALID_ARGUMENT: ..." on stderr. Returns the exit code, 1.
 int Complain(const grpc::Status& status, const std::string& server);

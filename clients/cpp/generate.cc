@@ -97,7 +97,7 @@ void PrintSummary(const v1::GenerateResult& result, bool report) {
 bool FillPrompt(const CommonOptions& common, const PromptOptions& options, std::string* model,
                 v1::Prompt* prompt) {
   *model = options.model;
-  if (model->empty()) *model = DefaultModel(Connect(common.server), common.server);
+  if (model->empty()) *model = DefaultModel(Connect(common), common.server);
   if (model->empty()) return false;
   if (options.chat.empty() && options.messages_file.empty()) {
     if (!options.tools_file.empty() || !options.variables.empty()) {
@@ -128,7 +128,7 @@ int Generate(const CommonOptions& common, const PromptOptions& prompt,
   if (options.report && request.attention() == v1::ATTENTION_DETAIL_UNSPECIFIED) {
     request.set_attention(v1::ATTENTION_DETAIL_LAYERS);
   }
-  const Connection connection = Connect(common.server);
+  const Connection connection = Connect(common);
   grpc::ClientContext context;
   SetDeadline(context, common);
   const auto stream = connection.stub->Generate(&context, request);
@@ -162,7 +162,7 @@ int Score(const CommonOptions& common, const PromptOptions& prompt, v1::Attentio
   v1::ScoreRequest request;
   request.set_attention(attention);
   if (!FillPrompt(common, prompt, request.mutable_model(), request.mutable_prompt())) return 1;
-  const Connection connection = Connect(common.server);
+  const Connection connection = Connect(common);
   grpc::ClientContext context;
   SetDeadline(context, common);
   v1::ScoreResponse response;

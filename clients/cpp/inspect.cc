@@ -12,7 +12,7 @@ namespace acuity::client {
 int Tokenize(const CommonOptions& common, const PromptOptions& prompt) {
   v1::TokenizeRequest request;
   if (!FillPrompt(common, prompt, request.mutable_model(), request.mutable_prompt())) return 1;
-  const Connection connection = Connect(common.server);
+  const Connection connection = Connect(common);
   grpc::ClientContext context;
   v1::TokenizeResponse response;
   const grpc::Status status = connection.stub->Tokenize(&context, request, &response);
@@ -31,7 +31,7 @@ int Tokenize(const CommonOptions& common, const PromptOptions& prompt) {
 }
 
 int Models(const CommonOptions& common) {
-  const Connection connection = Connect(common.server);
+  const Connection connection = Connect(common);
   grpc::ClientContext context;
   v1::ListModelsResponse response;
   const grpc::Status status = connection.stub->ListModels(&context, {}, &response);
@@ -56,7 +56,7 @@ int Models(const CommonOptions& common) {
 }
 
 int Health(const CommonOptions& common) {
-  const Connection connection = Connect(common.server);
+  const Connection connection = Connect(common);
   const auto stub = grpc::health::v1::Health::NewStub(connection.channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));

@@ -39,7 +39,7 @@ void Show(const v1::Model& model, const v1::ModelStatus& before, double seconds,
 }  // namespace
 
 int Top(const CommonOptions& common, double interval_seconds, int iterations) {
-  const Connection connection = Connect(common.server);
+  const Connection connection = Connect(common);
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   std::map<std::string, v1::ModelStatus> before;
   auto last = std::chrono::steady_clock::now();

@@ -22,6 +22,7 @@ struct Request {
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();  // also holds in the queue
   AttentionDetail attention = AttentionDetail::kAuto;
+  std::string tenant;     // who asks; "" if not known
   std::string client_id;  // for logs only, never a key
 };
 

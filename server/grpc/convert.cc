@@ -121,11 +121,16 @@ absl::StatusOr<engine::AttentionDetail> ToDetail(v1::AttentionDetail detail) {
   }
 }
 
+// The length in front keeps ("a", "bc") and ("ab", "c") apart.
+std::string CacheSalt(const std::string& tenant, const std::string& salt) {
+  return absl::StrCat(tenant.size(), ":", tenant, salt);
+}
+
 // What Generate and Score have in common; the prompt is tokenised last, since it costs most.
 template <typename Proto>
 absl::StatusOr<engine::Request> CommonRequest(const Proto& proto,
                                               const grpc::ServerContextBase& context,
-                                              absl::Time arrival) {
+                                              const std::string& tenant, absl::Time arrival) {
   FieldChecker check;
   check.AtMost("request_id", proto.request_id().size(), engine::kMaxIdBytes, "bytes");
   check.InRange("priority", proto.priority(), -engine::kMaxPriority, engine::kMaxPriority);
@@ -139,6 +144,7 @@ absl::StatusOr<engine::Request> CommonRequest(const Proto& proto,
   request.arrival = arrival;
   request.attention = *detail;
   request.client_id = proto.request_id();
+  request.tenant = tenant;
   const auto deadline = context.deadline();
   if (deadline != std::chrono::system_clock::time_point::max()) {
     request.deadline = absl::FromChrono(deadline);
@@ -271,16 +277,19 @@ absl::StatusOr<std::vector<engine::TokenId>> ToTokens(const v1::Prompt& prompt,
 absl::StatusOr<engine::Request> ToRequest(const v1::GenerateRequest& proto,
                                           const engine::Engine& engine,
                                           const grpc::ServerContextBase& context,
-                                          absl::Time arrival) {
-  absl::StatusOr<engine::Request> request = CommonRequest(proto, context, arrival);
+                                          const std::string& tenant, absl::Time arrival) {
+  absl::StatusOr<engine::Request> request = CommonRequest(proto, context, tenant, arrival);
   if (!request.ok()) return request;
   FieldChecker check;
   check.AtMost("tenant", proto.tenant().size(), engine::kMaxIdBytes, "bytes");
   check.AtMost("cache_salt", proto.cache_salt().size(), engine::kMaxIdBytes, "bytes");
   if (!check.status().ok()) return check.status();
-  // The length in front keeps ("a", "bc") and ("ab", "c") apart.
-  request->cache_salt =
-      absl::StrCat(proto.tenant().size(), ":", proto.tenant(), proto.cache_salt());
+  if (tenant.empty()) {
+    request->tenant = proto.tenant();  // nobody checks it: it only keeps caches apart
+  } else if (!proto.tenant().empty() && proto.tenant() != tenant) {
+    return absl::PermissionDeniedError("tenant: the token is of another tenant");
+  }
+  request->cache_salt = CacheSalt(request->tenant, proto.cache_salt());
   absl::StatusOr<SamplingParams> sampling = ToSampling(proto.sampling());
   if (!sampling.ok()) return sampling.status();
   request->sampling = *std::move(sampling);
@@ -297,10 +306,11 @@ absl::StatusOr<engine::Request> ToRequest(const v1::GenerateRequest& proto,
 absl::StatusOr<engine::Request> ToRequest(const v1::ScoreRequest& proto,
                                           const engine::Engine& engine,
                                           const grpc::ServerContextBase& context,
-                                          absl::Time arrival) {
-  absl::StatusOr<engine::Request> request = CommonRequest(proto, context, arrival);
+                                          const std::string& tenant, absl::Time arrival) {
+  absl::StatusOr<engine::Request> request = CommonRequest(proto, context, tenant, arrival);
   if (!request.ok()) return request;
   request->score = true;
+  request->cache_salt = CacheSalt(tenant, "");
   request->sampling.max_tokens = 0;
   auto tokens = ToTokens(proto.prompt(), engine, ChatTurn::kComplete);
   if (!tokens.ok()) return tokens.status();

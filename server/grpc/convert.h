@@ -3,6 +3,7 @@
 
 #include <grpcpp/server_context.h>
 
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -12,16 +13,17 @@
 namespace acuity::server {
 
 // Field checks, tokenisation, then Engine::Prepare. Errors are InvalidArgument "FIELD: value,
-// limit", or FailedPrecondition for a chat on a model without a template. `arrival` is when the
-// call came in.
+// limit", or FailedPrecondition for a chat on a model without a template. `tenant` is the
+// caller's, "" if callers are not authenticated; another one in the request is PermissionDenied.
+// `arrival` is when the call came in.
 absl::StatusOr<engine::Request> ToRequest(const v1::GenerateRequest& proto,
                                           const engine::Engine& engine,
                                           const grpc::ServerContextBase& context,
-                                          absl::Time arrival);
+                                          const std::string& tenant, absl::Time arrival);
 absl::StatusOr<engine::Request> ToRequest(const v1::ScoreRequest& proto,
                                           const engine::Engine& engine,
                                           const grpc::ServerContextBase& context,
-                                          absl::Time arrival);
+                                          const std::string& tenant, absl::Time arrival);
 
 // What follows a chat: the model's next message, more of the last one, or nothing.
 enum class ChatTurn { kNext, kContinueLast, kComplete };

@@ -16,12 +16,13 @@ constexpr absl::Duration kMaxWriteTime = absl::Seconds(10);
 
 }  // namespace
 
-GenerateCall* GenerateCall::Start(grpc::CallbackServerContext* context, const ModelTable& models,
+GenerateCall* GenerateCall::Start(grpc::CallbackServerContext* context,
+                                  const ServiceContext& services,
                                   const v1::GenerateRequest& proto) {
   std::shared_ptr<GenerateCall> call(new GenerateCall);
   call->self_ = call;
   call->context_ = context;
-  const absl::Status admitted = Admit(*context, models, proto, call, &call->admission_);
+  const absl::Status admitted = Admit(*context, services, proto, call, &call->admission_);
   if (!admitted.ok()) call->Finish(ToGrpcStatus(admitted));
   return call.get();
 }
@@ -31,6 +32,7 @@ bool GenerateCall::OnToken(engine::TokenEvent event) {
       ToProto(event, admission_.engine->tokenizer(), admission_.request->sampling.logprobs >= 0);
   std::lock_guard lock(mutex_);
   if (dead_) return false;
+  admission_.lease.Answered();
   gathered_bytes_ += delta.ByteSizeLong();
   *gathered_.add_deltas() = std::move(delta);
   if (gathered_bytes_ > kMaxGatheredBytes ||
@@ -45,6 +47,7 @@ bool GenerateCall::OnToken(engine::TokenEvent event) {
 void GenerateCall::OnResult(engine::RequestResult result) {
   std::lock_guard lock(mutex_);
   have_result_ = true;
+  admission_.lease.Release();
   status_ = ToGrpcStatus(result.status);
   *gathered_.mutable_result() = ToProto(result, *admission_.request);
   if (!dead_) WriteOrFinish();

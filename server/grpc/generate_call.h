@@ -19,7 +19,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
                            public engine::EventSink {
  public:
   // Validates, tokenises and submits. The returned reactor is owned by gRPC.
-  static GenerateCall* Start(grpc::CallbackServerContext* context, const ModelTable& models,
+  static GenerateCall* Start(grpc::CallbackServerContext* context, const ServiceContext& services,
                              const v1::GenerateRequest& proto);
 
   // engine::EventSink

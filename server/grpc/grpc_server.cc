@@ -16,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/grpc/service.h"
+#include "server/grpc/token_guard.h"
 
 namespace acuity::server {
 namespace {
@@ -23,7 +24,13 @@ namespace {
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxMetadataBytes = 8 << 10;
 constexpr int kMaxStreamsPerConnection = 100;
-constexpr int kMinPingIntervalMs = 10'000;  // clients that ping more often are disconnected
+constexpr int kMinPingIntervalMs = 10'000;   // clients that ping more often are disconnected
+constexpr int kKeepaliveTimeMs = 60'000;     // a client that is silent for so long is pinged, and
+constexpr int kKeepaliveTimeoutMs = 20'000;  // dropped without an answer in this time
+constexpr int kMaxIdleMs = 600'000;          // connections without a call are closed after this
+// Known to gRPC since 1.57; 1.51 ignores it, and deploy/haproxy stands in (docs/api.md, limits).
+constexpr const char* kMaxConnectionsArgument = "grpc.max_allowed_incoming_connections";
+constexpr int kMaxConnections = 256;
 
 // Linking the reflection library is enough to have reflection: it registers its plugin by itself.
 // This takes it out.
@@ -35,23 +42,41 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
   }
 };
 
+void SetLimits(grpc::ServerBuilder* builder) {
+  builder->SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                              kMinPingIntervalMs);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kMaxIdleMs);
+  builder->AddChannelArgument(kMaxConnectionsArgument, kMaxConnections);
+  // A second daemon must not share the port.
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+}
+
 class GrpcServerImpl : public GrpcServer {
  public:
-  explicit GrpcServerImpl(const ModelTable* models) : service_(models) {}
+  explicit GrpcServerImpl(const ServiceContext& services)
+      : auth_(services.auth), service_(services) {}
 
-  absl::Status Listen(const std::string& address, bool reflection) {
+  absl::Status Listen(const GrpcServerOptions& options) {
+    const std::string& address = options.address;
     grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
-    builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
-    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
-    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
-    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                               kMinPingIntervalMs);
-    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
-                               0);  // a second daemon must not share the port
+    SetLimits(&builder);
     int port = 0;
-    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
-    if (!reflection) builder.SetOption(std::make_unique<WithoutReflection>());
+    builder.AddListeningPort(address,
+                             options.tls == nullptr ? grpc::InsecureServerCredentials()
+                                                    : options.tls->MakeServerCredentials(),
+                             &port);
+    if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
+    if (auth_->required()) {
+      std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> guards;
+      guards.push_back(std::make_unique<TokenGuard>(auth_));
+      builder.experimental().SetInterceptorCreators(std::move(guards));
+    }
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) {
@@ -78,6 +103,7 @@ class GrpcServerImpl : public GrpcServer {
   void Shutdown(absl::Time deadline) override { server_->Shutdown(absl::ToChronoTime(deadline)); }
 
  private:
+  const Authenticator* auth_;
   AcuityService service_;
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
@@ -108,16 +134,15 @@ absl::Status ClearStaleSocket(const std::string& address) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& address,
-                                                              bool reflection,
-                                                              const ModelTable* models) {
-  if (absl::StartsWith(address, "unix:")) {
-    const absl::Status cleared = ClearStaleSocket(address);
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
+                                                              const ServiceContext& services) {
+  if (absl::StartsWith(options.address, "unix:")) {
+    const absl::Status cleared = ClearStaleSocket(options.address);
     if (!cleared.ok()) return cleared;
   }
-  if (reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  auto server = std::make_unique<GrpcServerImpl>(models);
-  const absl::Status listening = server->Listen(address, reflection);
+  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  auto server = std::make_unique<GrpcServerImpl>(services);
+  const absl::Status listening = server->Listen(options);
   if (!listening.ok()) return listening;
   return server;
 }

@@ -6,18 +6,23 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/grpc/model_table.h"
+#include "server/grpc/credentials.h"
+#include "server/grpc/service_context.h"
 
 namespace acuity::server {
 
+struct GrpcServerOptions {
+  std::string address;            // HOST:PORT (port 0: any) or unix:PATH
+  bool reflection = true;         // with tokens: for those who have one
+  TlsCredentials* tls = nullptr;  // outlives the server; null: plaintext
+};
+
 class GrpcServer {
  public:
-  // Listens on HOST:PORT (port 0: any) or unix:PATH. Health is SERVING for "" and
-  // "acuity.v1.Acuity" at once. Unavailable if the address cannot be bound. `models` outlives the
-  // server.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const std::string& address,
-                                                           bool reflection,
-                                                           const ModelTable* models);
+  // Listens on options.address. Health is SERVING for "" and
+  // "acuity.v1.Acuity" at once. Unavailable if the address cannot be bound.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
+                                                           const ServiceContext& services);
   virtual ~GrpcServer() = default;
 
   virtual std::string address() const = 0;  // with the port that was bound

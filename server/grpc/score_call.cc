@@ -8,17 +8,18 @@
 
 namespace acuity::server {
 
-ScoreCall* ScoreCall::Start(grpc::CallbackServerContext* context, const ModelTable& models,
+ScoreCall* ScoreCall::Start(grpc::CallbackServerContext* context, const ServiceContext& services,
                             const v1::ScoreRequest& proto, v1::ScoreResponse* response) {
   std::shared_ptr<ScoreCall> call(new ScoreCall);
   call->self_ = call;
   call->response_ = response;
-  const absl::Status admitted = Admit(*context, models, proto, call, &call->admission_);
+  const absl::Status admitted = Admit(*context, services, proto, call, &call->admission_);
   if (!admitted.ok()) call->Finish(ToGrpcStatus(admitted));
   return call.get();
 }
 
 void ScoreCall::OnResult(engine::RequestResult result) {
+  admission_.lease.Release();
   if (result.status.ok()) *response_ = ToScoreResponse(result);
   Finish(ToGrpcStatus(result.status));
 }

@@ -15,7 +15,7 @@ class ScoreCall final : public grpc::ServerUnaryReactor, public engine::EventSin
  public:
   // Validates, tokenises and submits. The returned reactor is owned by gRPC, which owns `response`
   // too.
-  static ScoreCall* Start(grpc::CallbackServerContext* context, const ModelTable& models,
+  static ScoreCall* Start(grpc::CallbackServerContext* context, const ServiceContext& services,
                           const v1::ScoreRequest& proto, v1::ScoreResponse* response);
 
   bool OnToken(engine::TokenEvent) override { return true; }

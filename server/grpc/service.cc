@@ -12,10 +12,13 @@
 namespace acuity::server {
 namespace {
 
+// Answers at once, with what `answer` returns of an authenticated caller's request.
+template <typename Answer>
 grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context,
-                                    const absl::Status& status) {
+                                    const ServiceContext& services, Answer answer) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpcStatus(status));
+  const absl::StatusOr<std::string> tenant = Authenticate(*context, *services.auth);
+  reactor->Finish(ToGrpcStatus(tenant.ok() ? answer() : tenant.status()));
   return reactor;
 }
 
@@ -48,44 +51,52 @@ absl::Status Detokenize(const engine::Engine& engine, const v1::DetokenizeReques
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* AcuityService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  return GenerateCall::Start(context, models_, *request);
+  return GenerateCall::Start(context, services_, *request);
 }
 
 grpc::ServerUnaryReactor* AcuityService::Score(grpc::CallbackServerContext* context,
                                                const v1::ScoreRequest* request,
                                                v1::ScoreResponse* response) {
-  return ScoreCall::Start(context, models_, *request, response);
+  return ScoreCall::Start(context, services_, *request, response);
 }
 
 grpc::ServerUnaryReactor* AcuityService::Tokenize(grpc::CallbackServerContext* context,
                                                   const v1::TokenizeRequest* request,
                                                   v1::TokenizeResponse* response) {
-  const auto model = models_.Find(request->model());
-  return FinishNow(context, model.ok() ? server::Tokenize(*(*model)->engine, *request, response)
-                                       : model.status());
+  return FinishNow(context, services_, [&] {
+    const auto model = services_.models->Find(request->model());
+    return model.ok() ? server::Tokenize(*(*model)->engine, *request, response) : model.status();
+  });
 }
 
 grpc::ServerUnaryReactor* AcuityService::Detokenize(grpc::CallbackServerContext* context,
                                                     const v1::DetokenizeRequest* request,
                                                     v1::DetokenizeResponse* response) {
-  const auto model = models_.Find(request->model());
-  return FinishNow(context, model.ok() ? server::Detokenize(*(*model)->engine, *request, response)
-                                       : model.status());
+  return FinishNow(context, services_, [&] {
+    const auto model = services_.models->Find(request->model());
+    return model.ok() ? server::Detokenize(*(*model)->engine, *request, response) : model.status();
+  });
 }
 
 grpc::ServerUnaryReactor* AcuityService::ListModels(grpc::CallbackServerContext* context,
                                                     const v1::ListModelsRequest*,
                                                     v1::ListModelsResponse* response) {
-  for (const auto& [name, model] : models_.all()) *response->add_models() = ToProto(*model.engine);
-  return FinishNow(context, absl::OkStatus());
+  return FinishNow(context, services_, [&] {
+    for (const auto& [name, model] : services_.models->all()) {
+      *response->add_models() = ToProto(*model.engine);
+    }
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* AcuityService::GetModel(grpc::CallbackServerContext* context,
                                                   const v1::GetModelRequest* request,
                                                   v1::Model* response) {
-  const auto model = models_.Find(request->model());
-  if (model.ok()) *response = ToProto(*(*model)->engine);
-  return FinishNow(context, model.status());
+  return FinishNow(context, services_, [&] {
+    const auto model = services_.models->Find(request->model());
+    if (model.ok()) *response = ToProto(*(*model)->engine);
+    return model.status();
+  });
 }
 
 }  // namespace acuity::server

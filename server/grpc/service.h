@@ -2,14 +2,14 @@
 #pragma once
 
 #include "acuity/v1/acuity.grpc.pb.h"
-#include "server/grpc/model_table.h"
+#include "server/grpc/service_context.h"
 
 namespace acuity::server {
 
-// Thread-safe. `models` outlives the service and does not change.
+// Thread-safe. Every method authenticates before it looks at the request.
 class AcuityService final : public v1::Acuity::CallbackService {
  public:
-  explicit AcuityService(const ModelTable* models) : models_(*models) {}
+  explicit AcuityService(const ServiceContext& services) : services_(services) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
@@ -30,7 +30,7 @@ class AcuityService final : public v1::Acuity::CallbackService {
                                      v1::Model* response) override;
 
  private:
-  const ModelTable& models_;
+  const ServiceContext services_;
 };
 
 }  // namespace acuity::server

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "absl/strings/match.h"
 #include "google/rpc/error_details.pb.h"
 
 namespace acuity::server {
@@ -10,20 +11,24 @@ namespace {
 // A queue of the default size moves on within a second or so; a drain ends within its window.
 constexpr int kRetrySeconds = 1;
 
-const char* Reason(absl::StatusCode code) {
-  switch (code) {
+const char* Reason(const absl::Status& status) {
+  switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
       return "INVALID_FIELD";
     case absl::StatusCode::kNotFound:
       return "NOT_FOUND";
     case absl::StatusCode::kResourceExhausted:
-      return "QUEUE_FULL";
+      return absl::StartsWith(status.message(), "tenant ") ? "TENANT_LIMIT" : "QUEUE_FULL";
     case absl::StatusCode::kUnavailable:
       return "DRAINING";
     case absl::StatusCode::kDeadlineExceeded:
       return "DEADLINE";
     case absl::StatusCode::kCancelled:
       return "CANCELLED";
+    case absl::StatusCode::kUnauthenticated:
+      return "UNAUTHENTICATED";
+    case absl::StatusCode::kPermissionDenied:
+      return "OTHER_TENANT";
     case absl::StatusCode::kFailedPrecondition:
       return "NOT_SUPPORTED_BY_MODEL";
     default:
@@ -41,7 +46,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   details.set_message(message);
 
   google::rpc::ErrorInfo info;
-  info.set_reason(Reason(status.code()));
+  info.set_reason(Reason(status));
   info.set_domain("acuity");
   details.add_details()->PackFrom(info);
 
@@ -61,7 +66,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (absl::IsResourceExhausted(status)) {
     google::rpc::QuotaFailure quota;
     auto* violation = quota.add_violations();
-    violation->set_subject("queue");
+    violation->set_subject(message.substr(0, message.find(": ")));
     violation->set_description(message);
     details.add_details()->PackFrom(quota);
   }
