@@ -11,7 +11,7 @@
 FROM debian:bookworm-slim AS runtime
 RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      libgrpc++1.51 libpcre2-8-0 libprometheus-cpp-pull1.0 libspdlog1.10 \
+      libcivetweb1 libgrpc++1.51 libpcre2-8-0 libprometheus-cpp-core1.0 libspdlog1.10 libutf8proc2 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*
 
 # ---- the build
@@ -20,7 +20,8 @@ RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
       g++ cmake ninja-build ccache python3 python3-pip ca-certificates pkg-config \
       libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev \
-      prometheus-cpp-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libssl-dev zlib1g-dev \
+      prometheus-cpp-dev libcivetweb-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev \
+      libssl-dev zlib1g-dev \
  && rm -rf /var/lib/apt/lists/*
 
 # The daemon looks for LibTorch where it was linked with it: this path is also the final one.
