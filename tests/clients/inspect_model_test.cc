@@ -4,8 +4,10 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "clients/cpp/commands.h"
 #include "tests/engine/loader/gguf_builder.h"
@@ -18,6 +20,30 @@ using engine::testing::GgufBuilder;
 using engine::testing::TemporaryDirectory;
 using engine::testing::TinyLlama;
 using testing::HasSubstr;
+
+void AppendUtf8(int code, std::string* text) {  // below U+0800
+  if (code >= 0x80) *text += static_cast<char>(0xc0 | code >> 6);
+  *text += static_cast<char>(code < 0x80 ? code : 0x80 | (code & 0x3f));
+}
+
+// TinyLlama whose vocabulary has a token for each byte, without which no tokenizer is made: 3
+// special tokens, 256 bytes, 2 merges.
+GgufBuilder ServableLlama() {
+  std::vector<std::string> tokens = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+  for (int byte = 0, next = 256; byte < 256; ++byte) {  // GPT-2's letters for bytes
+    const bool printable = (byte > 32 && byte < 127) || (byte > 160 && byte != 173);
+    AppendUtf8(printable ? byte : next++, &tokens.emplace_back());
+  }
+  tokens.insert(tokens.end(), {"ab", "abc"});
+  std::vector<int32_t> types(tokens.size(), 1);
+  std::fill_n(types.begin(), 3, 3);
+  GgufBuilder b = TinyLlama();
+  b.SetUint32("llama.vocab_size", static_cast<uint32_t>(tokens.size()));
+  b.SetStrings("tokenizer.ggml.tokens", tokens);
+  b.SetInt32s("tokenizer.ggml.token_type", types);
+  b.tensor("token_embd.weight").dims = {32, tokens.size()};
+  return b;
+}
 
 class InspectModelTest : public ::testing::Test {
  protected:
@@ -45,15 +71,15 @@ class InspectModelTest : public ::testing::Test {
   TemporaryDirectory directory_;
 };
 
-// TinyLlama: one layer, 2 heads of 16 on 1, hidden and feed-forward 32, vocabulary 8, context 64.
+// TinyLlama: one layer, 2 heads of 16 on 1, hidden and feed-forward 32, context 64.
 TEST_F(InspectModelTest, JsonHasSpecPolicyMemoryAndTensors) {
-  const Run run = Inspect(Write(TinyLlama()), "ssmax:s=0.5", true);
+  const Run run = Inspect(Write(ServableLlama()), "ssmax:s=0.5", true);
   ASSERT_EQ(run.code, 0) << run.error;
   const Json json = Json::parse(run.out);
   EXPECT_EQ(json["architecture"], "llama");
   EXPECT_EQ(json["spec"]["num_layers"], 1);
   EXPECT_EQ(json["spec"]["head_dim"], 16);
-  EXPECT_EQ(json["spec"]["vocab_size"], 8);
+  EXPECT_EQ(json["spec"]["vocab_size"], 261);
   EXPECT_EQ(json["layers"], Json::parse(R"([{"layer": 0, "last_layer": 0, "policy": "ssmax:s=0.5",
                                              "window": 0, "rope": 0}])"));
   EXPECT_EQ(json["spec"]["ropes"][0]["rotary_dim"], 16);
@@ -61,8 +87,8 @@ TEST_F(InspectModelTest, JsonHasSpecPolicyMemoryAndTensors) {
   EXPECT_EQ(json["tensors"].size(), 11u);
   EXPECT_EQ(json["tensors"][0], Json::parse(R"({"name": "blk.0.attn_k.weight", "type": "Q4_1",
                                                 "shape": [16, 32]})"));
-  // Matrices 8 x 32, 2 of 16 x 32 and 5 of 32 x 32; 3 vectors of 32.
-  constexpr int kMatrices = 256 + 2 * 512 + 5 * 1024, kVectors = 3 * 32;
+  // Matrices 261 x 32, 2 of 16 x 32 and 5 of 32 x 32; 3 vectors of 32.
+  constexpr int kMatrices = 261 * 32 + 2 * 512 + 5 * 1024, kVectors = 3 * 32;
   EXPECT_EQ(json["parameters"], kMatrices + kVectors);
   EXPECT_EQ(json["memory"]["float32"]["weight_bytes"], 4 * (kMatrices + kVectors));
   EXPECT_EQ(json["memory"]["bfloat16"]["weight_bytes"], 2 * kMatrices + 4 * kVectors);
@@ -73,7 +99,7 @@ TEST_F(InspectModelTest, JsonHasSpecPolicyMemoryAndTensors) {
 }
 
 TEST_F(InspectModelTest, TextSaysTheSame) {
-  const Run run = Inspect(Write(TinyLlama()), "", false);
+  const Run run = Inspect(Write(ServableLlama()), "", false);
   ASSERT_EQ(run.code, 0) << run.error;
   EXPECT_THAT(run.out, HasSubstr("  layers 0-0: softmax\n"));
   EXPECT_THAT(run.out, HasSubstr("of 16 tokens, "));
@@ -81,19 +107,22 @@ TEST_F(InspectModelTest, TextSaysTheSame) {
 }
 
 TEST_F(InspectModelTest, RefusesWhatTheEngineRefusesInTheSameWords) {
-  GgufBuilder damaged = TinyLlama();
+  GgufBuilder damaged = ServableLlama();
   damaged.SetUint32("llama.block_count", 2);
-  GgufBuilder chat = TinyLlama();
+  GgufBuilder chat = ServableLlama();
   chat.SetString("tokenizer.chat_template", "{% if %}");
-  for (const GgufBuilder& builder : {damaged, chat}) {
+  const GgufBuilder bad[] = {damaged, chat};
+  for (const GgufBuilder& builder : bad) {
     const auto model = engine::OpenModel(Write(builder), "");
     ASSERT_FALSE(model.ok());
+    EXPECT_THAT(std::string(model.status().message()),
+                HasSubstr(&builder == &bad[0] ? "blk.1." : "chat template"));
     const Run run = Inspect(directory_ / "tiny.gguf", "", true);
     EXPECT_EQ(run.code, 1);
     EXPECT_EQ(run.out, "");
     EXPECT_EQ(run.error, "acuity: " + std::string(model.status().message()) + "\n");
   }
-  EXPECT_THAT(ErrorOf(TinyLlama(), "ssmax:s=x"), HasSubstr("attention policy 'ssmax:s=x'"));
+  EXPECT_THAT(ErrorOf(ServableLlama(), "ssmax:s=x"), HasSubstr("attention policy 'ssmax:s=x'"));
   const Run missing = Inspect(directory_ / "no.gguf", "", false);
   EXPECT_EQ(missing.code, 1);
   EXPECT_THAT(missing.error, HasSubstr("cannot open "));
