@@ -5,21 +5,13 @@
 
 #include "engine/base/limits.h"
 #include "engine/loader/gguf_checkpoint.h"
+#include "engine/loader/model_limits.h"
 #include "engine/loader/model_tensors.h"
 #include "engine/loader/status_util.h"
 
 namespace acuity::engine {
 namespace {
 
-// Limits of a plausible model; each a few times the largest known. With them no product of two
-// sizes wraps an int32.
-constexpr int64_t kMaxLayers = 1024;
-constexpr int64_t kMaxHiddenSize = 1 << 15;
-constexpr int64_t kMaxHeads = 1024;
-constexpr int64_t kMaxFfnSize = 1 << 18;
-// What the attention kernels take.
-constexpr int64_t kHeadDimStep = 16;
-constexpr int64_t kMaxHeadDim = 256;
 constexpr uint64_t kMaxNameBytes = 1024;
 
 template <typename... Parts>

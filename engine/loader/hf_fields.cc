@@ -5,21 +5,13 @@
 #include <utility>
 
 #include "engine/base/limits.h"
+#include "engine/loader/model_limits.h"
 #include "engine/loader/status_util.h"
 
 namespace acuity::engine {
 namespace {
 
-// Limits of a plausible model; each a few times the largest known. With them no product of two
-// sizes wraps an int32.
-constexpr int64_t kMaxLayers = 1024;
-constexpr int64_t kMaxHiddenSize = 1 << 15;
-constexpr int64_t kMaxHeads = 1024;
-constexpr int64_t kMaxFfnSize = 1 << 18;
 constexpr int64_t kMaxVocabulary = 1 << 22;
-// What the attention kernels take.
-constexpr int kHeadDimStep = 16;
-constexpr int kMaxHeadDim = 256;
 
 absl::Status ReadHeads(const HfConfig& config, const HfFields& fields, ModelSpec* spec) {
   ACUITY_ASSIGN_OR_RETURN(spec->num_heads, config.Integer(fields.heads, 1, kMaxHeads));

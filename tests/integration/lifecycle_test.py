@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
 
-from harness import MODEL, Daemon, acuity, long_text, pb, temporary_file
+from harness import MODEL, Daemon, acuity, acuity_pb2_grpc, long_text, pb, temporary_file
 
 SMALL = ("--max-context", "512", "--kv-memory", "64MiB")
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -42,6 +42,26 @@ class LifecycleTest(unittest.TestCase):
                 ProtoReflectionDescriptorDatabase(daemon.channel).get_services()
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
             self.assertEqual(len(daemon.generate("x", max_tokens=1, ignore_eos=True).token_ids), 1)
+
+    def test_a_client_that_does_not_read_is_cancelled_and_the_others_go_on(self):
+        with Daemon("--max-context", "2048", "--kv-memory", "256MiB") as daemon:
+            # Nobody ever asks the call for a message, and the connection, its own, does not widen its window: 4,000
+            # tokens with 20 alternatives each are 1.4 MB, of which the client's library takes 64 KiB.
+            with grpc.insecure_channel(daemon.address, options=[("grpc.http2.bdp_probe", 0)]) as channel:
+                deaf = acuity_pb2_grpc.AcuityStub(channel).Generate(
+                    daemon.request("x", n=4, max_tokens=1000, ignore_eos=True, logprobs=20))
+                begin, ended = time.time(), None
+                while ended is None and time.time() < begin + 120:
+                    self.assertEqual(len(daemon.generate("y", max_tokens=8, ignore_eos=True).token_ids), 8)
+                    ended = next((e for e in daemon.log if e.get("event") == "request" and e["status"] != "OK"), None)
+                self.assertIsNotNone(ended, "nobody cancelled the request")
+                self.assertIn("did not keep up", ended["status"])
+                self.assertLess(ended["completion_tokens"], 4000)
+                self.assertEqual(daemon.wait_idle(), 0)
+                with self.assertRaises(grpc.RpcError) as caught:
+                    list(deaf)
+                self.assertEqual(caught.exception.code(), grpc.StatusCode.CANCELLED)
+                print(f"cancelled after {ended['completion_tokens']} tokens, {time.time() - begin:.1f} s")
 
     def test_two_models_with_their_own_policies_on_a_unix_socket(self):
         with tempfile.TemporaryDirectory() as folder:

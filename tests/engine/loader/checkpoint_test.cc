@@ -436,7 +436,7 @@ TEST_F(CheckpointFileTest, EmptyFile) {
 TEST_F(CheckpointFileTest, DirectoryWithoutAModel) {
   const absl::Status status = Open(folder_);
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(status.message()), Says("tokenizer.json"));
+  EXPECT_THAT(std::string(status.message()), Says("is a directory without config.json"));
 }
 
 TEST_F(CheckpointFileTest, FifoDoesNotBlock) {
