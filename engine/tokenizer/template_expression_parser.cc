@@ -351,14 +351,18 @@ ExprPtr ExpressionParser::ParsePostfix(ExprPtr expr) {
     } else if (TakeOperator("[")) {
       expr = ParseSubscript(std::move(expr));
     } else if (TakeOperator("(")) {
-      auto call = Make(Kind::kCall, std::move(expr));
-      ParseArguments(call.get());
-      expr = Finish(std::move(call));
+      expr = ParseCall(std::move(expr));
     } else {
       break;
     }
   }
   return expr;
+}
+
+ExprPtr ExpressionParser::ParseCall(ExprPtr callee) {
+  auto call = Make(Kind::kCall, std::move(callee));
+  ParseArguments(call.get());
+  return Finish(std::move(call));
 }
 
 ExprPtr ExpressionParser::ParseSubscript(ExprPtr object) {
@@ -389,9 +393,7 @@ ExprPtr ExpressionParser::ParseFilters(ExprPtr expr, bool inside) {
     } else if (TakeName("is")) {
       expr = ParseTest(std::move(expr));
     } else if (TakeOperator("(")) {  // of what a filter gave
-      auto call = Make(Kind::kCall, std::move(expr));
-      ParseArguments(call.get());
-      expr = Finish(std::move(call));
+      expr = ParseCall(std::move(expr));
     } else {
       break;
     }

@@ -88,6 +88,7 @@ class ExpressionParser {
   ExprPtr ParseDict();
   void ParseArguments(Expr* call);
   ExprPtr ParsePostfix(ExprPtr expr);
+  ExprPtr ParseCall(ExprPtr callee);  // after its '('
   ExprPtr ParseSubscript(ExprPtr object);
   ExprPtr ParseFilter(ExprPtr subject);
   ExprPtr ParseTest(ExprPtr subject);

@@ -22,8 +22,8 @@ struct TlsFiles {
 // TLS 1.2 and 1.3. Each new connection is shaken hands with what was loaded last; connections that
 // are open keep theirs. Thread-safe.
 //
-// gRPC's own file watcher would not do: in 1.51 a pair that does not match replaces the good one
-// and ends all service, and key and certificate are read one after the other.
+// Not by gRPC's own file watcher: read and checked here, certificate, key and authority replace the
+// old ones together or not at all, and the log says why not.
 class TlsCredentials {
  public:
   // Reads and checks the files. InvalidArgument names the flag, the file and what is wrong.

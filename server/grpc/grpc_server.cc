@@ -28,9 +28,7 @@ constexpr int kMinPingIntervalMs = 10'000;   // clients that ping more often are
 constexpr int kKeepaliveTimeMs = 60'000;     // a client that is silent for so long is pinged, and
 constexpr int kKeepaliveTimeoutMs = 20'000;  // dropped without an answer in this time
 constexpr int kMaxIdleMs = 600'000;          // connections without a call are closed after this
-// Known to gRPC since 1.57; 1.51 ignores it, and deploy/haproxy stands in (docs/api.md, limits).
-constexpr const char* kMaxConnectionsArgument = "grpc.max_allowed_incoming_connections";
-constexpr int kMaxConnections = 256;
+// The number of connections has no limit here; deploy/haproxy gives it one (docs/api.md, limits).
 
 // Linking the reflection library is enough to have reflection: it registers its plugin by itself.
 // This takes it out.
@@ -51,7 +49,6 @@ void SetLimits(grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kMaxIdleMs);
-  builder->AddChannelArgument(kMaxConnectionsArgument, kMaxConnections);
   // A second daemon must not share the port.
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
