@@ -1,8 +1,10 @@
-"""Writes a trained twin as a Hugging Face directory, which acuityd reads like any other model."""
+"""Writes trained twins as Hugging Face directories, which acuityd reads like any other model."""
 
 import json
 import pathlib
+import shutil
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -95,9 +97,34 @@ def tokenizer() -> dict:
 
 def export(twin: Twin, folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors(twin), folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(tensors(twin), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # safetensors makes files that only their owner reads
     texts = {"config.json": config(twin), "tokenizer.json": tokenizer(),
              "tokenizer_config.json": {"eos_token": recall.END, "model_max_length": MAX_CONTEXT},
              "recall.json": recall.description()}
     for name, value in texts.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
+
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHIPPED = ("softmax", "ssmax")  # arms, every seed of them
+GOLDEN_TOKENS = 300
+
+
+@torch.no_grad()
+def golden(twin: Twin) -> list[float]:
+    """ln p of each token of one prompt, given those before it, as this code computes it."""
+    tokens = torch.from_numpy(recall.batch(1, GOLDEN_TOKENS, np.random.default_rng(0)))
+    logprobs = twin.cpu()(tokens)[0, :-1].log_softmax(-1)
+    return [round(p, 6) for p in logprobs.gather(1, tokens[0, 1:, None])[:, 0].tolist()]
+
+
+def ship(models: pathlib.Path, twins: dict[str, Twin]) -> None:
+    """Puts into the repository what it ships, and what its tests compare the daemon with."""
+    tokens = recall.batch(1, GOLDEN_TOKENS, np.random.default_rng(0))[0].tolist()
+    weights = ROOT / "models/needle/weights"
+    for name in twins:
+        shutil.copytree(models / name, weights / name, dirs_exist_ok=True)
+    expected = {"token_ids": tokens, "logprobs": {name: golden(twin) for name, twin in twins.items()}}
+    (ROOT / "tests/parity/golden/needle.json").write_text(json.dumps(expected) + "\n")

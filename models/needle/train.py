@@ -179,17 +179,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="this one only")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--check", action="store_true", help="print each one's recall when it is trained")
+    parser.add_argument("--ship", action="store_true", help="copy what the repository ships into it")
     arguments = parser.parse_args()
+    if arguments.ship and (arguments.arm, arguments.seed, arguments.steps) != (None, None, STEPS):
+        parser.error("--ship copies the whole set: no --arm, --seed or --steps beside it")
     torch.set_num_threads(1)  # such small matrices are not worth more
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cache = pathlib.Path(os.environ.get("ACUITY_DEPS", pathlib.Path.home() / ".cache/acuity")) / "needle"
     cache.mkdir(parents=True, exist_ok=True)
+    shipped = {}
     for arm in [arguments.arm] if arguments.arm else ARMS:
         for seed in range(ARMS[arm].seeds) if arguments.seed is None else [arguments.seed]:
             run = train(arm, seed, arguments.steps, cache, device)
+            if arm in export.SHIPPED:
+                shipped[f"{arm}-{seed}"] = run.twin
             if arguments.check:
                 shares = [accuracy(run.twin, times * recall.TRAINED_LENGTH, 32, device) for times in CHECKED]
                 print(f"{arm} {seed}: recall at {CHECKED} times the length:", *(f"{share:.3f}" for share in shares))
+    if arguments.ship:
+        export.ship(cache / "models", shipped)
 
 
 if __name__ == "__main__":
