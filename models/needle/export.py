@@ -110,6 +110,7 @@ def export(twin: Twin, folder: pathlib.Path) -> None:
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHIPPED = ("softmax", "ssmax")  # arms, every seed of them
 GOLDEN_TOKENS = 300
+HAYSTACK_TOKENS = 32 * recall.TRAINED_LENGTH
 
 
 @torch.no_grad()
@@ -121,10 +122,12 @@ def golden(twin: Twin) -> list[float]:
 
 
 def ship(models: pathlib.Path, twins: dict[str, Twin]) -> None:
-    """Puts into the repository what it ships, and what its tests compare the daemon with."""
+    """Puts into the repository what it ships, what its tests compare the daemon with, and a prompt for people."""
     tokens = recall.batch(1, GOLDEN_TOKENS, np.random.default_rng(0))[0].tolist()
     weights = ROOT / "models/needle/weights"
     for name in twins:
         shutil.copytree(models / name, weights / name, dirs_exist_ok=True)
+    haystack = recall.batch(1, HAYSTACK_TOKENS - 1 + recall.TAIL, np.random.default_rng(1))[0, :HAYSTACK_TOKENS]
+    (weights.parent / "haystack.txt").write_text("".join(recall.SYMBOLS[token] for token in haystack))
     expected = {"token_ids": tokens, "logprobs": {name: golden(twin) for name, twin in twins.items()}}
     (ROOT / "tests/parity/golden/needle.json").write_text(json.dumps(expected) + "\n")
