@@ -37,31 +37,32 @@ class NeedleTest(unittest.TestCase):
         return [i for m in messages for d in m.deltas for i in d.token_ids][0], messages[-1].result
 
     def ask(self, model, prompt):
-        """(answers that are right, of the first question's row: normalised entropy of each head)."""
+        """(answers that are right, [layers] means over heads of (H / ln n, max p) of the first question's row)."""
         body = len(prompt) - recall.TAIL
-        right, entropies = 0, []
+        right, sharpness = 0, []
         for i in range(body, len(prompt), 2):
-            detail = pb.ATTENTION_DETAIL_HEADS if i == body else pb.ATTENTION_DETAIL_OFF
+            detail = pb.ATTENTION_DETAIL_LAYERS if i == body else pb.ATTENTION_DETAIL_OFF
             token, result = self.generate(model, prompt[:i + 1], detail)
             right += token == prompt[i + 1]
             if i == body:
-                # The row of the question is the only one that sees LENGTH keys.
-                for head in (head for layer in result.prompt_attention.layers for head in layer.heads):
-                    (bucket,) = (bucket for bucket in head.buckets if bucket.n_min == LENGTH)
+                for layer in result.prompt_attention.layers:
+                    # The row of the question is the only one that sees LENGTH keys.
+                    (bucket,) = (bucket for bucket in layer.buckets if bucket.n_min == LENGTH)
                     self.assertEqual(bucket.rows, 1)
-                    entropies.append(bucket.normalized_entropy)
-        return right, entropies
+                    sharpness.append((bucket.normalized_entropy, bucket.max_probability))
+        return right, sharpness
 
     def measure(self, model):
-        """(recall, mean normalised entropy of the questions' rows)."""
+        """(recall, mean normalised entropy of the questions' rows in the last layer)."""
         # The first question is token LENGTH.
         prompts = recall.batch(PROMPTS, LENGTH - 1 + recall.TAIL, np.random.default_rng(5)).tolist()
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda prompt: self.ask(model, prompt), prompts))
         share = sum(right for right, _ in answers) / (PROMPTS * recall.PAIRS)
-        entropy = float(np.mean([entropies for _, entropies in answers]))
-        print(f"{model} at {LENGTH}: recall {share:.3f}, normalised entropy {entropy:.3f}")
-        return share, entropy
+        sharpness = np.mean([layers for _, layers in answers], 0)
+        rows = "; ".join(f"layer {i}: H / ln n {h:.3f}, max p {p:.3f}" for i, (h, p) in enumerate(sharpness))
+        print(f"{model} at {LENGTH}: recall {share:.3f}; {rows}")
+        return share, sharpness[-1][0]
 
     def test_computes_what_the_trainer_computes(self):
         golden = json.loads((ROOT / "tests/parity/golden/needle.json").read_text())
@@ -78,7 +79,7 @@ class NeedleTest(unittest.TestCase):
         ssmax, ssmax_entropy = self.measure("ssmax-0")
         self.assertGreaterEqual(ssmax, 0.95)
         self.assertLess(softmax, 0.8)
-        self.assertGreater(softmax_entropy, ssmax_entropy + 0.2)
+        self.assertGreater(softmax_entropy, ssmax_entropy + 0.3)
 
     def test_policies_are_what_the_files_say(self):
         policies = {model.name: model.attention_policy
