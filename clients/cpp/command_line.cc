@@ -1,8 +1,9 @@
-#include <CLI/CLI.hpp>
+#include "clients/cpp/command_line.h"
+
 #include <iostream>
 
-#include "clients/cpp/commands.h"
 #include "clients/cpp/connection.h"
+#include "clients/cpp/eval.h"
 
 namespace acuity::client {
 namespace {
@@ -13,25 +14,6 @@ const std::map<std::string, v1::AttentionDetail> kDetails = {
     {"summary", v1::ATTENTION_DETAIL_SUMMARY},
     {"layers", v1::ATTENTION_DETAIL_LAYERS},
     {"heads", v1::ATTENTION_DETAIL_HEADS}};
-
-void AddCommon(CLI::App& app, CommonOptions& common) {
-  app.add_option("--server", common.server, "The daemon: HOST:PORT or unix:PATH")
-      ->capture_default_str();
-  app.add_flag("--json", common.json, "Print JSON");
-  app.add_option("--timeout", common.timeout_seconds, "Deadline of the call in seconds; 0: none")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--tls-ca", common.tls_ca, "TLS: who signed the daemon's certificate, PEM")
-      ->type_name("FILE");
-  auto* cert = app.add_option("--tls-cert", common.tls_cert, "TLS: the client's certificate, PEM")
-                   ->type_name("FILE");
-  auto* key = app.add_option("--tls-key", common.tls_key, "TLS: the client's private key, PEM")
-                  ->type_name("FILE")
-                  ->needs(cert);
-  cert->needs(key);
-  app.add_option("--token-file", common.token_file,
-                 "Bearer token; default: the environment's ACUITY_TOKEN")
-      ->type_name("FILE");
-}
 
 void AddPrompt(CLI::App& app, PromptOptions& prompt) {
   app.add_option("--model", prompt.model, "Model name; default: the daemon's first");
@@ -148,6 +130,25 @@ void AddInspect(CLI::App& app, InspectOptions& options, int& code) {
 
 }  // namespace
 
+void AddCommon(CLI::App& app, CommonOptions& common) {
+  app.add_option("--server", common.server, "The daemon: HOST:PORT or unix:PATH")
+      ->capture_default_str();
+  app.add_flag("--json", common.json, "Print JSON");
+  app.add_option("--timeout", common.timeout_seconds, "Deadline of the call in seconds; 0: none")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--tls-ca", common.tls_ca, "TLS: who signed the daemon's certificate, PEM")
+      ->type_name("FILE");
+  auto* cert = app.add_option("--tls-cert", common.tls_cert, "TLS: the client's certificate, PEM")
+                   ->type_name("FILE");
+  auto* key = app.add_option("--tls-key", common.tls_key, "TLS: the client's private key, PEM")
+                  ->type_name("FILE")
+                  ->needs(cert);
+  cert->needs(key);
+  app.add_option("--token-file", common.token_file,
+                 "Bearer token; default: the environment's ACUITY_TOKEN")
+      ->type_name("FILE");
+}
+
 int RunCommandLine(int argc, char** argv) {
   CLI::App app("Talks to acuityd", "acuity");
   app.set_version_flag("--version", "acuity " ACUITY_VERSION);
@@ -159,6 +160,7 @@ int RunCommandLine(int argc, char** argv) {
   GenerateOptions generate;
   BenchOptions bench;
   InspectOptions inspect;
+  EvalCommand eval;
   std::string bench_model;
   double interval = 1;
   int iterations = 0;
@@ -184,6 +186,7 @@ int RunCommandLine(int argc, char** argv) {
   health->callback([&] { code = Health(common); });
   AddInspect(app, inspect, code);
   AddBench(app, common, bench_model, bench, code);
+  eval.AddTo(app, common, code);
   auto* top = app.add_subcommand("top", "Live view of the daemon");
   AddCommon(*top, common);
   top->add_option("--interval", interval, "Seconds between updates")
