@@ -80,6 +80,7 @@ class Decoder final : public ModelRunner {
   const kernels::AttentionShape shape_;
   Weights weights_;
   std::vector<std::vector<float>> inv_frequency_;  // of each rope: [rotary_dim / 2]
+  std::vector<std::vector<float>> inv_frequency_beyond_;  // the same beyond its knee, or empty
   std::vector<WindowPlan> plans_;                  // one per distinct window
   std::vector<int> plan_of_layer_;                 // [num_layers]
 
