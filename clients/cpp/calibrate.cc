@@ -300,6 +300,11 @@ absl::Status WriteFile(const std::string& path, const Json& json) {
   return absl::UnavailableError(absl::StrCat("cannot write ", path));
 }
 
+// After every step, so that an interrupt loses one only. Does nothing without a path.
+absl::Status WriteReport(const std::string& path, const Json& report) {
+  return path.empty() ? absl::OkStatus() : WriteFile(path, report);
+}
+
 absl::Status RunCalibration(const CalibrateOptions& given, bool json) {
   ACUITY_ASSIGN_OR_RETURN(const CalibrationInputs inputs, OpenCalibrationInputs(given));
   CalibrateOptions options = given;
@@ -326,15 +331,17 @@ absl::Status RunCalibration(const CalibrateOptions& given, bool json) {
                  {"calibration", PassesJson(calibration.passes, trained)},
                  {"held_out", Json::array()}};
   if (!json) PrintTable("Loss (nats a token) on the calibration text", calibration.passes, trained);
+  ACUITY_RETURN_IF_ERROR(WriteReport(options.report, report));
   for (size_t i = 0; i < inputs.held_out.size(); ++i) {
     ACUITY_ASSIGN_OR_RETURN(const std::vector<CalibrationPass> held,
                             CheckHeldOut(inputs.held_out[i], calibration, scorer));
     if (!json) PrintTable(absl::StrCat("Held out: ", options.held_out[i]), held, trained);
     report["held_out"].push_back(
         {{"text", options.held_out[i]}, {"passes", PassesJson(held, trained)}});
+    ACUITY_RETURN_IF_ERROR(WriteReport(options.report, report));
   }
   if (json) Print(report);
-  return options.report.empty() ? absl::OkStatus() : WriteFile(options.report, report);
+  return absl::OkStatus();
 }
 
 }  // namespace

@@ -75,9 +75,10 @@ struct ModelSpec {
   int num_heads = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
-  int ffn_size = 0;     // of one expert if there are any
-  int vocab_size = 0;   // width of the logits
-  // Trained length, or what a sidecar extends it to: prompts and outputs together may not exceed it.
+  int ffn_size = 0;    // of one expert if there are any
+  int vocab_size = 0;  // width of the logits
+  // Trained length, or what a sidecar extends it to: prompts and outputs together may not exceed
+  // it.
   int max_context = 0;
 
   kernels::NormKind norm = kernels::NormKind::kRms;

@@ -95,6 +95,13 @@ absl::StatusOr<float> ReadWithin(std::string_view key, const Json& json, float l
   return value;
 }
 
+absl::StatusOr<int> ReadWhole(std::string_view key, const Json& json, int low, int high) {
+  if (!json.is_number_integer() || json < low || json > high) {
+    return BadSidecar(Concat("'", key, "' must be a whole number from ", low, " to ", high));
+  }
+  return json.get<int>();
+}
+
 absl::StatusOr<std::vector<float>> ReadPairs(std::string_view key, const Json& json, size_t pairs,
                                              float low, float high) {
   if (!json.is_array()) return BadSidecar(Concat("'", key, "' must be an array of numbers"));
@@ -121,9 +128,7 @@ absl::StatusOr<RopeSpec> ReadRope(const Json& json, RopeSpec rope) {
     return BadSidecar("'knee' and 'slopes' go together");
   }
   if (json.contains("knee")) {
-    ACUITY_ASSIGN_OR_RETURN(const float knee,
-                            ReadWithin("knee", json["knee"], 1, kMaxContextTokens));
-    rope.knee = static_cast<int>(knee);
+    ACUITY_ASSIGN_OR_RETURN(rope.knee, ReadWhole("knee", json["knee"], 1, kMaxContextTokens));
     ACUITY_ASSIGN_OR_RETURN(rope.slopes, ReadPairs("slopes", json["slopes"], pairs, 0, 1));
   }
   return rope;
@@ -152,16 +157,13 @@ absl::Status ApplyRope(const Json& json, ModelSpec* spec) {
 }
 
 absl::Status ApplyContext(const Json& json, ModelSpec* spec) {
-  const int64_t context = json.is_number_integer() ? json.get<int64_t>() : -1;
-  if (context < spec->max_context || context > kMaxContextTokens) {
-    return BadSidecar(Concat("'context' must be a whole number from the trained length, ",
-                             spec->max_context, ", to ", kMaxContextTokens));
-  }
+  ACUITY_ASSIGN_OR_RETURN(const int context,
+                          ReadWhole("context", json, spec->max_context, kMaxContextTokens));
   if (spec->learned_positions && context > spec->max_context) {
     return BadSidecar(Concat("'context' is ", context, ", but the model has learned positions, ",
                              spec->max_context, " of them"));
   }
-  spec->max_context = static_cast<int>(context);
+  spec->max_context = context;
   return absl::OkStatus();
 }
 
@@ -176,7 +178,9 @@ absl::Status ApplyAttention(const Json& json, ModelSpec* spec) {
   }
   float length = 1;
   if (sharpen) {
-    ACUITY_ASSIGN_OR_RETURN(length, ReadWithin("length", json["length"], 1, kMaxContextTokens));
+    ACUITY_ASSIGN_OR_RETURN(const int whole,
+                            ReadWhole("length", json["length"], 1, kMaxContextTokens));
+    length = static_cast<float>(whole);
   }
   if (!json.contains("s")) return BadSidecar("key 's' is missing");
   ACUITY_ASSIGN_OR_RETURN(std::vector<std::vector<float>> s, ReadHeadValues("s", json["s"], *spec));

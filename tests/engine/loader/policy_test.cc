@@ -224,7 +224,7 @@ TEST(PolicySidecarTest, Sharpen) {
   EXPECT_THAT(SidecarErrorOf(R"({"attention": {"policy": "sharpen", "s": 1}})"),
               HasSubstr("'length' is missing"));
   EXPECT_THAT(SidecarErrorOf(R"({"attention": {"policy": "sharpen", "s": 1, "length": 0}})"),
-              HasSubstr("'length' is 0; from 1 to 1048576"));
+              HasSubstr("'length' must be a whole number from 1 to 1048576"));
   EXPECT_THAT(SidecarErrorOf(Attention(R"("s": 1, "length": 64)")), HasSubstr("'length' is for"));
 }
 
@@ -265,7 +265,8 @@ TEST(PolicySidecarTest, RopeErrors) {
               HasSubstr("'factors' has 1 entries, but the model has 2 pairs"));
   EXPECT_THAT(error(R"({"factors": [1, 0]})"), HasSubstr("'factors' is 0; from 1e-06"));
   EXPECT_THAT(error(R"({"knee": 8})"), HasSubstr("go together"));
-  EXPECT_THAT(error(R"({"knee": 0, "slopes": [1, 1]})"), HasSubstr("'knee' is 0; from 1"));
+  EXPECT_THAT(error(R"({"knee": 0, "slopes": [1, 1]})"),
+              HasSubstr("'knee' must be a whole number from 1"));
   EXPECT_THAT(error(R"({"knee": 8, "slopes": [1, 1.5]})"), HasSubstr("'slopes' is 1.5; from 0"));
   EXPECT_THAT(error(R"({"knee": 8, "slopes": 1})"), HasSubstr("must be an array"));
   ModelSpec none = WithRopes();
@@ -278,9 +279,10 @@ TEST(PolicySidecarTest, Context) {
   ModelSpec spec = TwoLayersOfThreeHeads();
   ASSERT_TRUE(ApplyPolicySidecar(R"({"context": 16384})", &spec).ok());
   EXPECT_EQ(spec.max_context, 16384);
-  for (const char* context : {"8191", "1048577", "-1", "9000.5", "\"9000\"", "null"}) {
+  for (const char* context :
+       {"8191", "1048577", "-1", "4294975488", "9000.5", "\"9000\"", "null"}) {
     EXPECT_THAT(SidecarErrorOf(std::string("{\"context\": ") + context + "}"),
-                HasSubstr("'context' must be a whole number from the trained length, 8192, to"));
+                HasSubstr("'context' must be a whole number from 8192 to 1048576"));
   }
   spec = TwoLayersOfThreeHeads();
   spec.learned_positions = true;
