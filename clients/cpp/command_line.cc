@@ -128,6 +128,37 @@ void AddInspect(CLI::App& app, InspectOptions& options, int& code) {
       [&] { code = InspectModel(options.path, options.attention_policy, options.json); });
 }
 
+void AddCalibrate(CLI::App& app, CalibrateOptions& options, bool& json, int& code) {
+  auto* calibrate = app.add_subcommand(
+      "calibrate", "Fit a model on disk to contexts longer than it was trained to");
+  calibrate->add_option("MODEL", options.model, "GGUF file or Hugging Face directory")->required();
+  calibrate->add_option("--text", options.texts, "What to fit to: text of N tokens or more")
+      ->type_name("FILE")
+      ->required();
+  calibrate->add_option("--held-out", options.held_out, "Texts to check the result on, afterwards")
+      ->type_name("FILE");
+  calibrate->add_option("--to-context", options.to_context, "Tokens to serve")
+      ->type_name("N")
+      ->required();
+  calibrate
+      ->add_option("--trained-context", options.trained_context,
+                   "Tokens that the model is good for; 0: what it says")
+      ->capture_default_str();
+  calibrate->add_flag("--keep-rope", options.keep_rope, "Leave the rotary embedding as it is");
+  calibrate->add_option("--out", options.out, "The sidecar, for acuityd --attention NAME=file:FILE")
+      ->type_name("FILE")
+      ->capture_default_str();
+  calibrate->add_option("--report", options.report, "All that was measured, as JSON")
+      ->type_name("FILE");
+  calibrate->add_option("--daemon", options.daemon, "acuityd; default: beside this program")
+      ->type_name("FILE");
+  calibrate->add_option("--threads", options.threads, "Compute threads; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  calibrate->add_flag("--json", json, "Print JSON");
+  calibrate->callback([&] { code = Calibrate(options, json); });
+}
+
 }  // namespace
 
 void AddCommon(CLI::App& app, CommonOptions& common) {
@@ -161,6 +192,7 @@ int RunCommandLine(int argc, char** argv) {
   BenchOptions bench;
   InspectOptions inspect;
   EvalCommand eval;
+  CalibrateOptions calibrate;
   std::string bench_model;
   double interval = 1;
   int iterations = 0;
@@ -185,6 +217,7 @@ int RunCommandLine(int argc, char** argv) {
   AddCommon(*health, common);
   health->callback([&] { code = Health(common); });
   AddInspect(app, inspect, code);
+  AddCalibrate(app, calibrate, common.json, code);
   AddBench(app, common, bench_model, bench, code);
   eval.AddTo(app, common, code);
   auto* top = app.add_subcommand("top", "Live view of the daemon");
