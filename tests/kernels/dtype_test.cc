@@ -12,6 +12,7 @@ namespace {
 TEST(DTypeTest, Sizes) {
   EXPECT_EQ(SizeOf(DType::kFloat32), 4u);
   EXPECT_EQ(SizeOf(DType::kBFloat16), 2u);
+  EXPECT_EQ(SizeOf(DType::kFloat16), 2u);
 }
 
 TEST(DTypeTest, EveryBFloat16RoundTrips) {
@@ -50,6 +51,38 @@ TEST(DTypeTest, NanStaysNanAndOverflowIsInfinity) {
   }
   EXPECT_EQ(FloatToBFloat16(std::numeric_limits<float>::max()), 0x7f80);
   EXPECT_EQ(FloatToBFloat16(-std::numeric_limits<float>::infinity()), 0xff80);
+}
+
+TEST(DTypeTest, Float16IsMantissaTimesPowerOfTwo) {
+  for (uint32_t bits = 0; bits <= 0xffffu; ++bits) {
+    const float value = Float16ToFloat(static_cast<uint16_t>(bits));
+    const int exponent = static_cast<int>(bits >> 10 & 31),
+              fraction = static_cast<int>(bits & 1023);
+    if (exponent == 31 && fraction != 0) {
+      EXPECT_TRUE(std::isnan(value) && std::isnan(Float16ToFloat(FloatToFloat16(value)))) << bits;
+      continue;
+    }
+    float expected = exponent == 31 ? std::numeric_limits<float>::infinity()
+                     : exponent == 0
+                         ? std::ldexp(static_cast<float>(fraction), -24)
+                         : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+    if ((bits & 0x8000u) != 0) expected = -expected;
+    ASSERT_EQ(value, expected) << bits;
+    ASSERT_EQ(FloatToFloat16(value), bits);
+  }
+}
+
+TEST(DTypeTest, Float16RoundsToNearestEven) {
+  for (uint32_t low = 0; low < 0x7c00u; ++low) {
+    const float below = Float16ToFloat(static_cast<uint16_t>(low));
+    // The neighbour of the greatest would be 2^16.
+    const float above = low == 0x7bffu ? 65536.0f : Float16ToFloat(static_cast<uint16_t>(low + 1));
+    const float middle = below + (above - below) / 2;
+    ASSERT_EQ(FloatToFloat16(middle), low + (low & 1)) << low;
+    ASSERT_EQ(FloatToFloat16(std::nextafter(middle, 0.0f)), low);
+    ASSERT_EQ(FloatToFloat16(std::nextafter(middle, above)), low + 1);
+    ASSERT_EQ(FloatToFloat16(-middle), 0x8000u | (low + (low & 1)));
+  }
 }
 
 }  // namespace

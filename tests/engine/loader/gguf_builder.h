@@ -194,4 +194,28 @@ inline GgufBuilder TinyLlama() {
   return b;
 }
 
+inline void AppendUtf8(int code, std::string* text) {  // below U+0800
+  if (code >= 0x80) *text += static_cast<char>(0xc0 | code >> 6);
+  *text += static_cast<char>(code < 0x80 ? code : 0x80 | (code & 0x3f));
+}
+
+// TinyLlama whose vocabulary has a token for each byte, without which no tokenizer is made: 3
+// special tokens, 256 bytes, 2 merges.
+inline GgufBuilder ServableLlama() {
+  std::vector<std::string> tokens = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+  for (int byte = 0, next = 256; byte < 256; ++byte) {  // GPT-2's letters for bytes
+    const bool printable = (byte > 32 && byte < 127) || (byte > 160 && byte != 173);
+    AppendUtf8(printable ? byte : next++, &tokens.emplace_back());
+  }
+  tokens.insert(tokens.end(), {"ab", "abc"});
+  std::vector<int32_t> types(tokens.size(), 1);
+  std::fill_n(types.begin(), 3, 3);
+  GgufBuilder b = TinyLlama();
+  b.SetUint32("llama.vocab_size", static_cast<uint32_t>(tokens.size()));
+  b.SetStrings("tokenizer.ggml.tokens", tokens);
+  b.SetInt32s("tokenizer.ggml.token_type", types);
+  b.tensor("token_embd.weight").dims = {32, tokens.size()};
+  return b;
+}
+
 }  // namespace acuity::engine::testing
