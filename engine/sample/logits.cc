@@ -1,13 +1,16 @@
 #include "engine/sample/logits.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 
+#include "kernels/sampling_math.h"
+
 namespace acuity::engine {
 namespace {
+
+using kernels::ExpOfNegative;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kLanes = 16;    // independent chains: enough to hide the latency of one operation
@@ -40,27 +43,6 @@ BlockScan ScanBlock(const float* x, size_t n) {
     scan.bad |= !(x[i] < kInfinity);
   }
   return scan;
-}
-
-// e^x for x <= 0, relative error below 2e-7; 0 below -87, where float32 leaves its normal range.
-// Inlined into loops, which then vectorise: the C library's expf is a call for each element.
-inline float ExpOfNegative(float x) {
-  constexpr float kSmallest = -87.0f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float clamped = x > kSmallest ? x : kSmallest;
-  const float n = (clamped * 1.44269504088896341f + kRound) - kRound;
-  // ln 2 in two parts (Cody and Waite): the first has few enough bits for n * part to be exact.
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  // Cephes expf: e^r on [-ln2/2, ln2/2].
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const float power = std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
-  return x < kSmallest ? 0.0f : p * power;
 }
 
 }  // namespace

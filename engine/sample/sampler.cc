@@ -175,6 +175,7 @@ TokenId Sampler::Draw(const SamplingParams& params, float max, double uniform) {
     mass = params.top_p * Mass(0, kept);
   }
   if (nucleus) kept = SmallestNucleus(kept, mass);
+  OrderById(kept);
   return DrawFromFirst(kept, params.min_p, uniform);
 }
 
@@ -212,6 +213,16 @@ size_t Sampler::SmallestNucleus(size_t candidates, double mass) {
     }
   }
   return begin + 1;
+}
+
+// One pass over the vocabulary picks them up again, which costs less than sorting a wide nucleus.
+void Sampler::OrderById(size_t kept) {
+  const uint64_t least = *std::min_element(candidates_.begin(), candidates_.begin() + kept);
+  size_t size = 0;
+  for (size_t i = 0; size < kept; ++i) {
+    candidates_[size] = Candidate(work_[i], static_cast<TokenId>(i));
+    size += candidates_[size] >= least;
+  }
 }
 
 void Sampler::Partition(size_t begin, size_t middle, size_t end) {

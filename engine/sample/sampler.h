@@ -74,6 +74,9 @@ class Sampler {
   // Puts the most likely of candidates_[begin .. end) before `middle`, the others behind; ties by
   // id.
   void Partition(size_t begin, size_t middle, size_t end);
+  // Puts candidates_[0 .. kept), the most likely of all, into the order of their ids. What is drawn
+  // then depends neither on how the library partitions nor on the device that draws.
+  void OrderById(size_t kept);
   double Mass(size_t begin, size_t end) const;
 
   std::vector<float> work_;  // [vocab_size] logits, then weights relative to the most likely

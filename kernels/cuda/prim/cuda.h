@@ -106,6 +106,19 @@ ACUITY_DEVICE uint32_t Pack(float low, float high) {
   return word;
 }
 
+template <DType kType>
+ACUITY_DEVICE void Unpack(uint32_t word, float& low, float& high) {
+  static_assert(kType == DType::kBFloat16 || kType == DType::kFloat16);
+  if constexpr (kType == DType::kBFloat16) {
+    low = __uint_as_float(word << 16);
+    high = __uint_as_float(word & 0xffff0000u);
+  } else {
+    asm("{ .reg .f16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h; }"
+        : "=f"(low), "=f"(high)
+        : "r"(word));
+  }
+}
+
 ACUITY_DEVICE void CopyAsync(Shared<Bits128> to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to.offset()),
                "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0)

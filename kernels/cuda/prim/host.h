@@ -188,6 +188,14 @@ uint32_t Pack(float low, float high) {
   }
 }
 
+template <DType kType>
+void Unpack(uint32_t word, float& low, float& high) {
+  static_assert(kType == DType::kBFloat16 || kType == DType::kFloat16);
+  const auto widen = kType == DType::kBFloat16 ? BFloat16ToFloat : Float16ToFloat;
+  low = widen(static_cast<uint16_t>(word));
+  high = widen(static_cast<uint16_t>(word >> 16));
+}
+
 inline void CopyAsync(Shared<Bits128> to, const void* from, bool valid) {
   emulation::Copy(to.address(), valid ? from : nullptr);
 }

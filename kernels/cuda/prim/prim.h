@@ -123,6 +123,9 @@ ACUITY_DEVICE void Mma(FragmentC& c, const FragmentA& a, const FragmentB& b);
 // Two floats rounded to nearest, `low` in the lower half.
 template <DType kType>
 ACUITY_DEVICE uint32_t Pack(float low, float high);
+// And back, exactly.
+template <DType kType>
+ACUITY_DEVICE void Unpack(uint32_t word, float& low, float& high);
 
 // ---- Asynchronous copies, global to shared memory (cp.async) ----
 

@@ -1,0 +1,83 @@
+// The operations between the GEMMs of a decoder layer, on a GPU: what kernels/layer_ops.h is for
+// the CPU, with 16-bit activations and a float32 residual stream. Arithmetic is float32; every
+// result is rounded once.
+//
+// All pointers are device pointers unless said otherwise, not owned, and must stay valid until the
+// stream has passed the call. Every function enqueues one kernel and returns at once: null, or a
+// static sentence that names the argument and what is allowed, or the error of the launch. Nothing
+// is enqueued then. Each row is computed alone and in a fixed order: results do not depend on the
+// batch. Nothing is allocated, no argument is read from the host later: safe in a CUDA graph.
+// `stream` is a cudaStream_t.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/layer_ops.h"
+
+namespace acuity::kernels::cuda {
+
+// residual += delta_scale * delta; out = normalised(residual) * weight + bias.
+struct AddNormParams {
+  NormParams norm;                 // kRms or kLayer; weight and bias: device
+  DType dtype = DType::kBFloat16;  // of delta and out: kBFloat16 or kFloat16
+  float* residual = nullptr;       // [rows, dim], in place
+  const void* delta = nullptr;     // [rows, dim], or null: the residual stays as it is
+  float delta_scale = 1;
+  void* out = nullptr;  // [rows, dim]
+  int64_t rows = 0;
+  int dim = 0;  // >= 1; 16 bytes at a time if it is a multiple of 8
+};
+[[nodiscard]] const char* AddNorm(const AddNormParams& params, void* stream);
+
+// out[i, j] = activation(in[i, j]) * in[i, dim + j] if `gated`, in: [rows, 2 * dim], as one GEMM
+// with the merged gate and up weights leaves it; else out[i, j] = activation(in[i, j]), in: [rows,
+// dim]. out: [rows, dim], may not overlap `in`. Any alignment and dim; 16 bytes at a time where
+// both allow it.
+struct ActivateParams {
+  Activation activation = Activation::kSilu;  // kClampedSwiglu: gated only
+  bool gated = true;
+  DType dtype = DType::kBFloat16;  // kBFloat16 or kFloat16
+  const void* in = nullptr;
+  int64_t rows = 0;
+  int64_t dim = 0;
+  void* out = nullptr;
+};
+[[nodiscard]] const char* Activate(const ActivateParams& params, void* stream);
+
+// In one pass over the new rows: normalises each head of Q and K (optional), rotates Q in place and
+// K (optional), and appends K and V to their pages.
+struct QkvAppendParams {
+  AttentionShape
+      shape;  // head_dim 16, 32, 64, 128 or 256; kv_dtype kBFloat16 or kFloat16, that of qkv too
+  RopeParams rope;  // kHalf: rotary_dim a multiple of 16; kInterleaved: of 2. 0: no rotary
+  // QK-norm over single heads. Weights [head_dim], or [heads, head_dim] with `own_weights`; null:
+  // none. Both or neither.
+  NormKind norm = NormKind::kRms;
+  float epsilon = 0;
+  const float* q_norm = nullptr;
+  const float* k_norm = nullptr;
+  bool own_weights = false;
+  void* qkv = nullptr;  // [rows, num_heads + 2 * num_kv_heads, head_dim]: q, k, v; aligned to 16
+  int64_t rows = 0;
+  const int32_t* positions = nullptr;  // [rows] absolute, below 2^20
+  const int64_t* slots = nullptr;      // [rows] page * block_size + offset within the page; < 0: a
+                                       // padding row, not appended
+  void* k_pages = nullptr;             // [pages, num_kv_heads, block_size, head_dim]; aligned to 16
+  void* v_pages = nullptr;
+};
+[[nodiscard]] const char* QkvAppend(const QkvAppendParams& params, void* stream);
+
+// Copies or zeroes whole pages, in every pool at once (a pool: one layer's keys or values). For
+// preemption and for blocks that a failed request may have left NaN in, which would poison a masked
+// 0 * NaN.
+struct PagesParams {
+  void* const* pools = nullptr;   // [num_pools] device array of pool starts, each aligned to 16
+  int num_pools = 0;              // at most 65535
+  int64_t page_bytes = 0;         // a multiple of 16
+  const int32_t* from = nullptr;  // [count] page indices, or null: zeroes are written
+  const int32_t* to = nullptr;    // [count] distinct, none of them in `from`
+  int64_t count = 0;
+};
+[[nodiscard]] const char* FillPages(const PagesParams& params, void* stream);
+
+}  // namespace acuity::kernels::cuda
