@@ -54,14 +54,14 @@ class Arm:
 
 ARMS = {
     "softmax": Arm(5),
-    "ssmax": Arm(5, AUTO_S),
+    "ssmax": Arm(10, AUTO_S),
     "ssmax-bias": Arm(5, AUTO_S, bias=True),
     "ssmax-one": Arm(5, 1.0, learned=False),
     "switched": Arm(5, AUTO_S, ssmax_from=SWITCH),
-    "softmax-rope": Arm(3, rotary=ROPE),
-    "ssmax-rope": Arm(3, AUTO_S, rotary=ROPE),
-    "softmax-nope": Arm(3, rotary=NOPE),
-    "ssmax-nope": Arm(3, AUTO_S, rotary=NOPE),
+    "softmax-rope": Arm(2, rotary=ROPE),
+    "ssmax-rope": Arm(2, AUTO_S, rotary=ROPE),
+    "softmax-nope": Arm(2, rotary=NOPE),
+    "ssmax-nope": Arm(2, AUTO_S, rotary=NOPE),
 }
 
 

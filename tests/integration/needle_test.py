@@ -17,14 +17,14 @@ import recall  # noqa: E402
 WEIGHTS = ROOT / "models/needle/weights"
 LENGTH = 4096  # 32 times the trained length
 PROMPTS = 8
-SEEDS = range(5)
 LOGPROB_TOLERANCE = 2e-4
 
 
 class NeedleTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        others = [f"{arm}-{seed}" for seed in SEEDS for arm in ("softmax", "ssmax")][1:]
+        cls.golden = json.loads((ROOT / "tests/parity/golden/needle.json").read_text())
+        others = [name for name in cls.golden["logprobs"] if name != "softmax-0"]
         flags = [flag for name in others for flag in ("--model", f"{name}={WEIGHTS / name}")]
         cls.daemon = cls.enterClassContext(
             Daemon("--max-context", "8192", "--kv-memory", "16MiB", "--dtype", "float32", *flags,
@@ -65,11 +65,10 @@ class NeedleTest(unittest.TestCase):
         return share, sharpness[-1][0]
 
     def test_computes_what_the_trainer_computes(self):
-        golden = json.loads((ROOT / "tests/parity/golden/needle.json").read_text())
-        self.assertEqual(len(golden["logprobs"]), 2 * len(SEEDS))
-        for name, expected in golden["logprobs"].items():
+        self.assertEqual(set(self.golden["logprobs"]), {path.name for path in WEIGHTS.iterdir()})
+        for name, expected in self.golden["logprobs"].items():
             scored = self.daemon.stub.Score(pb.ScoreRequest(
-                model=name, prompt=pb.Prompt(token_ids=pb.TokenIds(ids=golden["token_ids"]))))
+                model=name, prompt=pb.Prompt(token_ids=pb.TokenIds(ids=self.golden["token_ids"]))))
             worst = max(abs(a - b) for a, b in zip(scored.logprobs[1:], expected, strict=True))
             print(f"{name}: largest difference to torch {worst:.1e}")
             self.assertLessEqual(worst, LOGPROB_TOLERANCE, name)

@@ -17,7 +17,7 @@ import recall  # noqa: E402
 import train  # noqa: E402
 from twin import Shape, Twin  # noqa: E402
 
-STEPS = 20
+STEPS = 12
 
 
 def tokens(length):
@@ -64,21 +64,20 @@ class TrainTest(unittest.TestCase):
         self.enterContext(contextlib.redirect_stderr(io.StringIO()))
 
     def test_resumed_is_the_same_to_the_bit(self):
-        for arm in ("ssmax-bias", "switched"):  # the latter switches at 15
-            for stop in (14, 15, 17):
-                whole, first = (train.Run(arm, 1, STEPS, "cpu") for _ in range(2))
-                for _ in range(STEPS):
-                    whole.advance()
-                for _ in range(stop):
-                    first.advance()
-                first.save(self.folder / "run.pt", 1.5)
-                rest = train.Run(arm, 1, STEPS, "cpu")
-                self.assertEqual(rest.load(self.folder / "run.pt"), 1.5)
-                while rest.step < STEPS:
-                    rest.advance()
-                self.assertEqual(rest.losses, whole.losses)
-                for name, tensor in whole.twin.state_dict().items():
-                    self.assertTrue(torch.equal(tensor, rest.twin.state_dict()[name]), name)
+        for arm, stop in (("ssmax-bias", 7), ("switched", 8), ("switched", 9), ("switched", 10)):  # it switches at 9
+            whole, first = (train.Run(arm, 1, STEPS, "cpu") for _ in range(2))
+            for _ in range(STEPS):
+                whole.advance()
+            for _ in range(stop):
+                first.advance()
+            first.save(self.folder / "run.pt", 1.5)
+            rest = train.Run(arm, 1, STEPS, "cpu")
+            self.assertEqual(rest.load(self.folder / "run.pt"), 1.5)
+            while rest.step < STEPS:
+                rest.advance()
+            self.assertEqual(rest.losses, whole.losses)
+            for name, tensor in whole.twin.state_dict().items():
+                self.assertTrue(torch.equal(tensor, rest.twin.state_dict()[name]), name)
 
     def test_frozen_s_stays(self):
         run = train.Run("ssmax-one", 0, STEPS, "cpu")
