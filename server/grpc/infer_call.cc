@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/limits.h"
 #include "server/grpc/convert.h"
 
 namespace acuity::server {
@@ -15,7 +16,8 @@ constexpr int kMaxAnswers = 100;  // of one stream at a time
 class InferAnswer final : public AnsweringCall::Answer {
  public:
   explicit InferAnswer(const inference::ModelInferRequest& proto)
-      : answers(proto.model_name(), proto.id()), id(proto.id()) {}
+      : id(proto.id().size() <= engine::kMaxIdBytes ? proto.id() : ""),
+        answers(proto.model_name(), id) {}
 
   // What AnsweringCall::Run makes of `proto`; `one`: the call can give only one answer.
   absl::StatusOr<engine::Request> Make(const inference::ModelInferRequest& proto, bool one,
@@ -36,8 +38,8 @@ class InferAnswer final : public AnsweringCall::Answer {
     return request;
   }
 
+  const std::string id;  // "" if it is too long, which is an error
   InferAnswers answers;
-  const std::string id;
   bool filled = false;  // its last answer but the empty one is sent
 };
 

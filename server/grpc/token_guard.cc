@@ -48,6 +48,7 @@ absl::StatusOr<std::string> Authenticate(const grpc::ServerContextBase& call,
     const auto tenant = auth.TenantOf({begin->second.data(), begin->second.size()});
     if (tenant.has_value()) return *tenant;
   }
+  auth.CountRefusal();
   return absl::UnauthenticatedError("a valid bearer token is required");
 }
 

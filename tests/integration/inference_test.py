@@ -77,7 +77,8 @@ class ProtocolTest(unittest.TestCase):
         self.assertEqual(ours.service[0].name, theirs.service[0].name)
         self.assertEqual(len(ours.service[0].method), 7)
         for method in ours.service[0].method:
-            self.assertEqual(method.SerializeToString(), methods[method.name].SerializeToString())
+            for part in ("input_type", "output_type", "client_streaming", "server_streaming"):
+                self.assertEqual(getattr(method, part), getattr(methods[method.name], part), method.name)
 
 
 class InferenceTest(unittest.TestCase):
@@ -156,9 +157,10 @@ class InferenceTest(unittest.TestCase):
         self.assertEqual(text_of(self.infer(sampling_parameters=as_json, exclude_input_in_output=True)), ours.text)
 
     def test_stop_words(self):
-        whole = self.daemon.generate(PROMPT, temperature=0, max_tokens=30)
-        word = whole.text.split()[6]
-        result = self.infer(max_tokens=30, temperature=0.0, stop_words=["never there", word])
+        whole = self.daemon.generate(PROMPT, temperature=0, max_tokens=30, ignore_eos=True)
+        word = whole.text.split()[-3]
+        result = self.infer(max_tokens=30, temperature=0.0, stop_words=["never there", word],
+                            sampling_parameters='{"ignore_eos": true}')
         self.assertEqual(text_of(result), whole.text[:whole.text.index(word)])
         self.assertEqual(result.as_numpy("finish_reason")[0], b"stop")
 
@@ -235,8 +237,8 @@ class InferenceTest(unittest.TestCase):
         self.assertEqual("".join(text_of(a[2]) for a in by_id("d")), whole)
 
     def test_more_requests_than_are_read_at_a_time(self):
-        answers = self.stream([(str(i), inputs(f"{i}", max_tokens=1), False) for i in range(250)])
-        self.assertEqual({name for name, _, _ in answers}, {str(i) for i in range(250)})
+        answers = self.stream([(str(i), inputs(f"{i}", max_tokens=1), False) for i in range(130)])
+        self.assertEqual({name for name, _, _ in answers}, {str(i) for i in range(130)})
 
     def test_cancellation_frees_memory(self):
         answers = queue.Queue()
@@ -248,7 +250,8 @@ class InferenceTest(unittest.TestCase):
                                       request_id=name)
         client.async_stream_infer("smol", inputs(max_tokens=1500, sampling_parameters=sampling), request_id="c")
         answers.get(timeout=60)
-        self.assertGreater(self.daemon.status().running, 0)
+        while self.daemon.status().running < 3:
+            time.sleep(0.01)
         begin = time.time()
         client.stop_stream(cancel_requests=True)
         self.assertEqual(self.daemon.wait_idle(), 0)
@@ -259,6 +262,16 @@ class InferenceTest(unittest.TestCase):
             self.client.infer("smol", inputs(max_tokens=1500, sampling_parameters=sampling), client_timeout=0.5)
         self.assertEqual(caught.exception.status(), "StatusCode.DEADLINE_EXCEEDED")
         self.assertEqual(self.daemon.wait_idle(), 0)
+
+    def test_the_documented_example_runs(self):
+        example = (ROOT / "docs/api.md").read_text().split("```python\n")[1].split("```")[0]
+        self.assertIn("8700", example)
+        example = example.replace("127.0.0.1:8700", self.daemon.address).replace('"smollm2"', '"smol"')
+        run = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=120)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        text = self.daemon.generate(PROMPT, temperature=0, max_tokens=8).text
+        self.assertTrue(run.stdout.startswith(text + "\n[["), run.stdout)
+        self.assertTrue(run.stdout.endswith(text), run.stdout)
 
     # ---- what is wrong
 
@@ -307,9 +320,9 @@ class InferenceTest(unittest.TestCase):
             change(request)
             return request
 
-        def tensor(name, **fields):
+        def tensor(which, **fields):
             def change(request):
-                one = next(t for t in request.inputs if t.name == name)
+                one = next(t for t in request.inputs if t.name == which)
                 for field, value in fields.items():
                     if field == "shape":
                         one.shape[:] = value
@@ -394,7 +407,7 @@ class InferenceTest(unittest.TestCase):
         wire = good.SerializeToString()
         call = self.daemon.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         codes = set()
-        for _ in range(400):
+        for _ in range(200):
             damaged = bytearray(wire)
             for _ in range(random.integers(1, 4)):
                 damaged[random.integers(len(damaged))] = random.integers(256)
@@ -403,7 +416,8 @@ class InferenceTest(unittest.TestCase):
                 codes.add("OK")
             except grpc.RpcError as error:
                 codes.add(error.code().name)
-        self.assertLessEqual(codes, {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL"})  # INTERNAL: gRPC's, unparsed
+        # What is no message at all is refused by gRPC, as UNIMPLEMENTED or INTERNAL.
+        self.assertLessEqual(codes, {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "INTERNAL"})
         self.assertLessEqual({"OK", "INVALID_ARGUMENT"}, codes)
         self.assertTrue(self.client.is_server_ready())
 
