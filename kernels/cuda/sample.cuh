@@ -26,7 +26,7 @@ namespace acuity::kernels::cuda {
 struct SampleKernel {
   using Args = SampleParams;
   static constexpr int kThreads = 512;
-  static constexpr int kMinBlocksPerSm = 2;
+  static constexpr int kMinBlocksPerSm = 1;  // two would leave 64 registers, and spill
   static constexpr int kWarps = kThreads / prim::kWarpSize;
   static constexpr int kPerLoad = 4;
   static constexpr int kTile = prim::kWarpSize * kPerLoad;  // tokens that a warp reads at once
@@ -277,7 +277,7 @@ struct SampleKernel {
     const int warp = prim::WarpIndex();
     const int begin = warp * part;
     const int end = begin + part < vocab_ ? begin + part : vocab_;
-    prim::BlockSync();  // weights of other threads, and the sums of the last search
+    prim::BlockSync();  // the weights of other threads, and the sums of the last search
 
     int ties = 0;
     for (int id = begin + prim::LaneIndex() * kPerLoad; id < end; id += kTile) {
