@@ -22,6 +22,10 @@ struct AttentionShape {
   DType kv_dtype = DType::kFloat32;
 };
 
+constexpr int GroupSize(const AttentionShape& shape) {
+  return shape.num_heads / shape.num_kv_heads;
+}
+
 // A ragged batch: sequence i has qo_indptr[i+1] - qo_indptr[i] new rows, the last of which sits at
 // position kv_len[i] - 1. Its keys, new ones included, are already in the pages. Host pointers, not
 // owned.

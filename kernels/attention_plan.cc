@@ -1,3 +1,5 @@
+#include "kernels/attention_plan.h"
+
 #include <algorithm>
 
 #include "kernels/attention.h"
@@ -6,65 +8,60 @@
 namespace acuity::kernels {
 namespace {
 
-// The rows of one sequence, and where they are.
-struct Sequence {
-  int32_t index;
-  int32_t rows;
-  int32_t first_position;  // of row 0
-};
-
 // Keys that rows [row_begin, row_end) see between them: [begin, end).
 struct KeyRange {
   int32_t begin, end;
 };
 
-KeyRange VisibleKeys(const Sequence& seq, int32_t row_begin, int32_t row_end, int window) {
-  const int32_t first_end = seq.first_position + row_begin + 1;
+KeyRange VisibleKeys(const SequenceToPlan& seq, int32_t row_begin, int32_t row_end, int window) {
+  const int32_t first_position = seq.kv_len - seq.rows;
+  const int32_t first_end = first_position + row_begin + 1;
   const int32_t begin = window > 0 && first_end > window ? first_end - window : 0;
-  return {begin, seq.first_position + row_end};
+  return {begin, first_position + row_end};
 }
 
-// Cuts the keys of a task at absolute multiples of kSplitKeys; returns the workspace slot after the
+// Cuts the keys of a task at absolute multiples of split_keys; returns the workspace slot after the
 // last one used.
-int32_t AddSplitTasks(const AttentionShape& shape, const AttentionTask& whole, int32_t slot,
-                      AttentionPlan* plan) {
-  const int32_t packed_rows = (whole.row_end - whole.row_begin) * GroupSize(shape);
+int32_t AppendSplits(const AttentionTask& whole, int32_t packed_rows, int32_t split_keys,
+                     int32_t slot, std::vector<AttentionTask>* tasks,
+                     std::vector<MergeTask>* merges) {
   MergeTask merge{whole.seq, whole.kv_head, whole.row_begin, whole.row_end, slot, 0};
   AttentionTask task = whole;
   for (int32_t begin = whole.key_begin; begin < whole.key_end; begin = task.key_end) {
     task.key_begin = begin;
-    task.key_end = std::min(whole.key_end, (begin / kSplitKeys + 1) * kSplitKeys);
+    task.key_end = std::min(whole.key_end, (begin / split_keys + 1) * split_keys);
     task.split_slot = slot;
     slot += packed_rows;
     ++merge.num_slots;
-    plan->tasks.push_back(task);
+    tasks->push_back(task);
   }
-  plan->merges.push_back(merge);
+  merges->push_back(merge);
   return slot;
 }
 
-int32_t PlanSequence(const AttentionShape& shape, const Sequence& seq, int window, int32_t slot,
-                     AttentionPlan* plan) {
-  const int32_t tile_rows = RowsPerTile(shape);
-  const int64_t row_tiles = (seq.rows + tile_rows - 1) / tile_rows;
-  const bool split_keys = row_tiles * shape.num_kv_heads < kMinTasks;
-  for (int32_t row = 0; row < seq.rows; row += tile_rows) {
-    const int32_t row_end = std::min(seq.rows, row + tile_rows);
+}  // namespace
+
+int32_t AppendSequence(const AttentionShape& shape, const SplitRules& rules,
+                       const SequenceToPlan& seq, int window, int32_t slot,
+                       std::vector<AttentionTask>* tasks, std::vector<MergeTask>* merges) {
+  const int64_t row_tiles = (seq.rows + rules.tile_rows - 1) / rules.tile_rows;
+  const bool split_keys = row_tiles * shape.num_kv_heads < rules.min_tasks;
+  for (int32_t row = 0; row < seq.rows; row += rules.tile_rows) {
+    const int32_t row_end = std::min(seq.rows, row + rules.tile_rows);
+    const int32_t packed_rows = (row_end - row) * GroupSize(shape);
     const KeyRange keys = VisibleKeys(seq, row, row_end, window);
-    const bool several = keys.begin / kSplitKeys != (keys.end - 1) / kSplitKeys;
+    const bool several = keys.begin / rules.split_keys != (keys.end - 1) / rules.split_keys;
     for (int32_t head = 0; head < shape.num_kv_heads; ++head) {
       const AttentionTask task{seq.index, head, row, row_end, keys.begin, keys.end, -1};
       if (split_keys && several) {
-        slot = AddSplitTasks(shape, task, slot, plan);
+        slot = AppendSplits(task, packed_rows, rules.split_keys, slot, tasks, merges);
       } else {
-        plan->tasks.push_back(task);
+        tasks->push_back(task);
       }
     }
   }
   return slot;
 }
-
-}  // namespace
 
 const char* Supports(const AttentionShape& shape) {
   if (shape.num_kv_heads < 1 || shape.num_heads < 1 || shape.num_heads % shape.num_kv_heads != 0) {
@@ -87,10 +84,12 @@ void PlanAttention(const AttentionShape& shape, const RaggedBatch& batch, int wi
                    AttentionPlan* plan) {
   plan->tasks.clear();
   plan->merges.clear();
+  const SplitRules rules = {RowsPerTile(shape), kSplitKeys, kMinTasks};
   int32_t slot = 0;
   for (int32_t i = 0; i < batch.num_seqs; ++i) {
     const int32_t rows = batch.qo_indptr[i + 1] - batch.qo_indptr[i];
-    slot = PlanSequence(shape, {i, rows, batch.kv_len[i] - rows}, window, slot, plan);
+    slot = AppendSequence(shape, rules, {i, rows, batch.kv_len[i]}, window, slot, &plan->tasks,
+                          &plan->merges);
   }
   plan->workspace_floats = slot * SlotFloats(shape);
 }

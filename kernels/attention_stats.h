@@ -11,6 +11,8 @@
 
 #include <cmath>
 
+#include "kernels/host_device.h"
+
 namespace acuity::kernels {
 
 // What one (row, head) of attention looked like. A row without keys has entropy 0, max_probability
@@ -32,21 +34,36 @@ struct SoftmaxState {
   float t = 0;
 };
 
+ACUITY_HOST_DEVICE [[gnu::always_inline]] inline float StateExp2(float x) {
+#ifdef __CUDA_ARCH__
+  return exp2f(x);
+#else
+  return __builtin_exp2f(x);
+#endif
+}
+ACUITY_HOST_DEVICE [[gnu::always_inline]] inline float StateLog2(float x) {
+#ifdef __CUDA_ARCH__
+  return log2f(x);
+#else
+  return __builtin_log2f(x);
+#endif
+}
+
 // Moves the state to the maximum `m_new` >= state.m; returns the factor by which accumulated output
 // shrinks. Always inlined: per-ISA translation units must not emit a copy that others could link
 // to.
-[[gnu::always_inline]] inline float Rescale(SoftmaxState& state, float m_new) {
+ACUITY_HOST_DEVICE [[gnu::always_inline]] inline float Rescale(SoftmaxState& state, float m_new) {
   const float d = state.m - m_new > -252.0f ? state.m - m_new : -252.0f;
-  const float a = __builtin_exp2f(d);
+  const float a = StateExp2(d);
   state.t = a * (state.t + d * state.l);
   state.l = a * state.l;
   state.m = m_new;
   return a;
 }
 
-[[gnu::always_inline]] inline RowStats Finalise(const SoftmaxState& state) {
+ACUITY_HOST_DEVICE [[gnu::always_inline]] inline RowStats Finalise(const SoftmaxState& state) {
   if (!(state.l > 0)) return {};
-  const float log2_l = __builtin_log2f(state.l);
+  const float log2_l = StateLog2(state.l);
   const float entropy = kLn2 * (log2_l - state.t / state.l);
   return {entropy > 0 ? entropy : 0.0f, 1.0f / state.l, kLn2 * (state.m + log2_l)};
 }

@@ -29,9 +29,6 @@ inline constexpr int kMinTasks = 16;
 inline constexpr int kHeadDimStep = 16;
 inline constexpr int kMaxHeadDim = 256;
 
-constexpr int GroupSize(const AttentionShape& shape) {
-  return shape.num_heads / shape.num_kv_heads;
-}
 // Rows of a tile; a group of more than kPackedRows heads makes a tile of one row.
 constexpr int RowsPerTile(const AttentionShape& shape) {
   const int rows = kPackedRows / GroupSize(shape);

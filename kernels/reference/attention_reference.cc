@@ -28,7 +28,8 @@ int64_t PageOffset(const AttentionParams& params, const Row& row, int64_t key) {
 
 double Element(DType dtype, const void* pages, int64_t offset) {
   if (dtype == DType::kFloat32) return static_cast<const float*>(pages)[offset];
-  return BFloat16ToFloat(static_cast<const uint16_t*>(pages)[offset]);
+  const uint16_t bits = static_cast<const uint16_t*>(pages)[offset];
+  return dtype == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
 }
 
 // The row scale again, in double and from its definition.

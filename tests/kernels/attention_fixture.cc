@@ -19,9 +19,9 @@ extern const AttentionKernels kAttentionEmulated;
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr uint16_t kBFloat16Nan = 0x7fc0;
-constexpr int kMisalignment = 3;  // floats
-constexpr int kRowPadding = 5;    // floats
+constexpr uint16_t kNan16 = 0x7fc0;  // in bfloat16 and in float16
+constexpr int kMisalignment = 3;     // floats
+constexpr int kRowPadding = 5;       // floats
 constexpr float kUntouched = 12345.0f;
 
 std::vector<float> Normal(size_t n, float scale, std::mt19937& random) {
@@ -29,6 +29,11 @@ std::vector<float> Normal(size_t n, float scale, std::mt19937& random) {
   std::vector<float> values(n);
   for (float& x : values) x = normal(random);
   return values;
+}
+
+uint16_t Round(DType dtype, float x) {
+  if (x != x) return kNan16;
+  return dtype == DType::kBFloat16 ? FloatToBFloat16(x) : FloatToFloat16(x);
 }
 
 // Threads that take tasks from the last to the first.
@@ -57,9 +62,12 @@ SequenceData MakeSequence(const AttentionShape& shape, int length, uint32_t seed
   data.q = Normal(n * shape.num_heads * dim, q_scale, random);
   data.k = Normal(n * shape.num_kv_heads * dim, 1, random);
   data.v = Normal(n * shape.num_kv_heads * dim, 1, random);
-  if (shape.kv_dtype == DType::kBFloat16) {
-    for (auto* values : {&data.k, &data.v}) {
-      for (float& x : *values) x = BFloat16ToFloat(FloatToBFloat16(x));
+  if (shape.kv_dtype != DType::kFloat32) {
+    for (auto* values : {&data.q, &data.k, &data.v}) {
+      for (float& x : *values) {
+        const uint16_t bits = Round(shape.kv_dtype, x);
+        x = shape.kv_dtype == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
+      }
     }
   }
   return data;
@@ -119,8 +127,8 @@ void AttentionCase::FillPages(const std::vector<Chunk>& chunks) {
   params_.k_pages = k32_.data();
   params_.v_pages = v32_.data();
   if (shape.kv_dtype == DType::kFloat32) return;
-  for (float x : k32_) k16_.push_back(x == x ? FloatToBFloat16(x) : kBFloat16Nan);
-  for (float x : v32_) v16_.push_back(x == x ? FloatToBFloat16(x) : kBFloat16Nan);
+  for (float x : k32_) k16_.push_back(Round(shape.kv_dtype, x));
+  for (float x : v32_) v16_.push_back(Round(shape.kv_dtype, x));
   params_.k_pages = k16_.data();
   params_.v_pages = v16_.data();
 }
@@ -141,19 +149,13 @@ void AttentionCase::FillQueries(const std::vector<Chunk>& chunks) {
   params_.out = out_.data() + kMisalignment;
 }
 
-AttentionCase::Result AttentionCase::Run(const AttentionKernels& kernels, int threads, bool stats) {
+AttentionCase::Result AttentionCase::Run(const AttentionBackend& backend, bool stats) {
   const AttentionShape& shape = params_.shape;
   Result result;
   result.stats.resize(rows_ * shape.num_heads);
   std::fill(out_.begin(), out_.end(), kUntouched);
   params_.stats = stats ? result.stats.data() : nullptr;
-  AttentionPlan plan;
-  PlanAttention(shape, params_.batch, params_.window, &plan);
-  std::vector<float> workspace(plan.workspace_floats + 1, kNan);
-  Scrambled scrambled{threads};
-  RunAttentionWith(kernels, params_, plan, workspace.data(),
-                   threads > 1 ? ParallelFor{Scrambled::Run, &scrambled} : ParallelFor{});
-  EXPECT_TRUE(std::isnan(workspace.back())) << "workspace overrun";
+  EXPECT_EQ(backend.run(params_), "") << backend.name;
   const int64_t width = static_cast<int64_t>(shape.num_heads) * shape.head_dim;
   for (int i = 0; i < kMisalignment; ++i) EXPECT_EQ(out_[i], kUntouched);
   for (int64_t row = 0; row < rows_; ++row) {
@@ -162,6 +164,19 @@ AttentionCase::Result AttentionCase::Run(const AttentionKernels& kernels, int th
     for (int i = 0; i < 2 * kRowPadding; ++i) EXPECT_EQ(from[width + i], kUntouched);
   }
   return result;
+}
+
+AttentionCase::Result AttentionCase::Run(const AttentionKernels& kernels, int threads, bool stats) {
+  const auto run = [&](const AttentionParams& params) -> std::string {
+    AttentionPlan plan;
+    PlanAttention(params.shape, params.batch, params.window, &plan);
+    std::vector<float> workspace(plan.workspace_floats + 1, kNan);
+    Scrambled scrambled{threads};
+    RunAttentionWith(kernels, params, plan, workspace.data(),
+                     threads > 1 ? ParallelFor{Scrambled::Run, &scrambled} : ParallelFor{});
+    return std::isnan(workspace.back()) ? "" : "workspace overrun";
+  };
+  return Run(AttentionBackend{"", run, {}}, stats);
 }
 
 std::vector<NamedKernels> AllKernels() {
@@ -175,7 +190,7 @@ std::vector<NamedKernels> AllKernels() {
 const AttentionKernels& BestKernels() { return AttentionKernelsOf(ActiveIsa()); }
 
 void ExpectNear(const AttentionCase::Result& actual, const ReferenceResult& expected,
-                const std::string& what) {
+                const std::string& what, const Tolerance& tolerance) {
   ASSERT_EQ(actual.out.size(), expected.out.size());
   double worst_out = 0, worst_entropy = 0, worst_max = 0, worst_lse = 0;
   // NaN counts as infinitely far.
@@ -194,10 +209,10 @@ void ExpectNear(const AttentionCase::Result& actual, const ReferenceResult& expe
     const double size = std::max(1.0, std::abs(e.log_sum_exp));
     worst_lse = std::max(worst_lse, distance(a.log_sum_exp, e.log_sum_exp) / size);
   }
-  EXPECT_LE(worst_out, 5e-5) << what;
-  EXPECT_LE(worst_entropy, 1e-4) << what;
-  EXPECT_LE(worst_max, 3e-5) << what;
-  EXPECT_LE(worst_lse, 1e-5) << what;
+  EXPECT_LE(worst_out, tolerance.out) << what;
+  EXPECT_LE(worst_entropy, tolerance.entropy) << what;
+  EXPECT_LE(worst_max, tolerance.max_probability) << what;
+  EXPECT_LE(worst_lse, tolerance.log_sum_exp) << what;
 }
 
 bool SameBits(const AttentionShape& shape, const AttentionCase::Result& actual, int64_t actual_row,

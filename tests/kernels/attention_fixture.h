@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,8 @@ namespace acuity::kernels {
 // Every position of a sequence: what the projections of a model would give.
 struct SequenceData {
   int length = 0;
-  std::vector<float> q;  // [length, num_heads, head_dim]
-  std::vector<float> k;  // [length, num_kv_heads, head_dim], representable in shape.kv_dtype
+  std::vector<float> q;  // [length, num_heads, head_dim], all three representable in shape.kv_dtype
+  std::vector<float> k;  // [length, num_kv_heads, head_dim]
   std::vector<float> v;  // same
 };
 
@@ -28,6 +29,19 @@ SequenceData MakeSequence(const AttentionShape& shape, int length, uint32_t seed
 struct Chunk {
   const SequenceData* sequence;
   int begin, end;
+};
+
+// How far from double precision a result may be, absolute; the log-sum-exp relative to its size
+// where that is above 1. These are float32 arithmetic.
+struct Tolerance {
+  double out = 5e-5, entropy = 1e-4, max_probability = 3e-5, log_sum_exp = 1e-5;
+};
+
+// One implementation under test: plans and runs params.batch. Returns "", or why it could not.
+struct AttentionBackend {
+  std::string name;
+  std::function<std::string(const AttentionParams&)> run;
+  Tolerance tolerance;
 };
 
 // One call. Pages are in random order, every slot that no chunk may read is NaN, unused table
@@ -44,6 +58,7 @@ class AttentionCase {
     std::vector<float> out;       // [rows, num_heads, head_dim]
     std::vector<RowStats> stats;  // [rows, num_heads]
   };
+  Result Run(const AttentionBackend& backend, bool stats = true);
   // `threads` > 1: tasks are handed out in a scrambled order.
   Result Run(const AttentionKernels& kernels, int threads = 1, bool stats = true);
   ReferenceResult Reference() const { return AttentionReference(params_); }
@@ -56,7 +71,7 @@ class AttentionCase {
   int64_t rows_ = 0;
   std::vector<int32_t> qo_indptr_, kv_len_, block_tables_;
   std::vector<float> q_, out_, k32_, v32_;
-  std::vector<uint16_t> k16_, v16_;
+  std::vector<uint16_t> k16_, v16_;  // allocated with 16 bytes' alignment, as a GPU needs
 };
 
 // Every implementation that this machine can run, and a 16-lane one in plain code.
@@ -68,9 +83,9 @@ std::vector<NamedKernels> AllKernels();
 // The one that the machine uses.
 const AttentionKernels& BestKernels();
 
-// Fails where out or stats differ from the reference by more than float32 arithmetic explains.
+// Fails where out or stats differ from the reference by more than the tolerance.
 void ExpectNear(const AttentionCase::Result& actual, const ReferenceResult& expected,
-                const std::string& what);
+                const std::string& what, const Tolerance& tolerance = {});
 
 // Bit for bit: actual's row `actual_row` against expected's `expected_row`.
 bool SameBits(const AttentionShape& shape, const AttentionCase::Result& actual, int64_t actual_row,

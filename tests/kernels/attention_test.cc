@@ -1,11 +1,12 @@
-// Every CPU implementation against double precision, over shapes, policies, masks and page sizes.
+// Every implementation against double precision, over shapes, policies, masks and page sizes. One
+// source for all machines: which one, attention_matrix.h says to each binary.
 #include <gtest/gtest.h>
 
 #include <string>
 #include <tuple>
 #include <vector>
 
-#include "tests/kernels/attention_fixture.h"
+#include "tests/kernels/attention_matrix.h"
 
 namespace acuity::kernels {
 namespace {
@@ -71,8 +72,9 @@ using Param = std::tuple<DType, int, int, int, Feature>;  // dtype, head_dim, gr
 
 std::string Name(const testing::TestParamInfo<Param>& info) {
   const auto& [dtype, dim, group, block, feature] = info.param;
-  return std::string(dtype == DType::kFloat32 ? "f32" : "bf16") + "_d" + std::to_string(dim) +
-         "_g" + std::to_string(group) + "_page" + std::to_string(block) + "_" +
+  constexpr const char* kTypes[] = {"f32", "bf16", "f16"};
+  return std::string(kTypes[static_cast<int>(dtype)]) + "_d" + std::to_string(dim) + "_g" +
+         std::to_string(group) + "_page" + std::to_string(block) + "_" +
          kFeatureNames[static_cast<int>(feature)];
 }
 
@@ -81,7 +83,6 @@ class AttentionGrid : public testing::TestWithParam<Param> {};
 TEST_P(AttentionGrid, AgreesWithDoublePrecision) {
   const auto& [dtype, dim, group, block, feature] = GetParam();
   const AttentionShape shape = {kKvHeads * group, kKvHeads, dim, block, dtype};
-  ASSERT_EQ(Supports(shape), nullptr);
   const SequenceData a = MakeSequence(shape, 600, 1), b = MakeSequence(shape, 1030, 2);
   const HeadValues heads;
   AttentionCase attention(shape, {{&a, 0, 1},
@@ -99,25 +100,26 @@ TEST_P(AttentionGrid, AgreesWithDoublePrecision) {
                                   {&b, 1020, 1030}});
   Apply(feature, heads, &attention.params());
   const ReferenceResult expected = attention.Reference();
-  for (const NamedKernels& kernels : AllKernels()) {
-    ExpectNear(attention.Run(*kernels.kernels), expected, kernels.name);
+  for (const AttentionBackend& backend : Backends()) {
+    ExpectNear(attention.Run(backend), expected, backend.name, backend.tolerance);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Features, AttentionGrid,
-                         testing::Combine(testing::Values(DType::kFloat32, DType::kBFloat16),
-                                          testing::Values(64, 80, 128), testing::Values(1, 3, 8),
-                                          testing::Values(16), testing::ValuesIn(kFeatures)),
+                         testing::Combine(testing::ValuesIn(Matrix().dtypes),
+                                          testing::ValuesIn(Matrix().head_dims),
+                                          testing::ValuesIn(Matrix().groups), testing::Values(16),
+                                          testing::ValuesIn(kFeatures)),
                          Name);
 INSTANTIATE_TEST_SUITE_P(Pages, AttentionGrid,
-                         testing::Combine(testing::Values(DType::kFloat32, DType::kBFloat16),
+                         testing::Combine(testing::ValuesIn(Matrix().dtypes),
                                           testing::Values(64, 128), testing::Values(3),
-                                          testing::Values(1, 2, 32, 128, 1024),
+                                          testing::ValuesIn(Matrix().pages),
                                           testing::Values(Feature::kSoftmax, Feature::kEverything)),
                          Name);
 INSTANTIATE_TEST_SUITE_P(HeadDims, AttentionGrid,
-                         testing::Combine(testing::Values(DType::kFloat32, DType::kBFloat16),
-                                          testing::Values(16, 32, 48, 96, 112, 192, 240, 256),
+                         testing::Combine(testing::ValuesIn(Matrix().dtypes),
+                                          testing::ValuesIn(Matrix().other_head_dims),
                                           testing::Values(2), testing::Values(16),
                                           testing::Values(Feature::kSsmax, Feature::kEverything)),
                          Name);
@@ -132,67 +134,35 @@ TEST_P(AttentionPrefill, AgreesWithDoublePrecision) {
   AttentionCase attention(shape, {{&a, 0, 300}, {&a, 100, 177}});
   Apply(feature, heads, &attention.params());
   const ReferenceResult expected = attention.Reference();
-  for (const NamedKernels& kernels : AllKernels()) {
-    ExpectNear(attention.Run(*kernels.kernels), expected, kernels.name);
+  for (const AttentionBackend& backend : Backends()) {
+    ExpectNear(attention.Run(backend), expected, backend.name, backend.tolerance);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Features, AttentionPrefill,
-                         testing::Combine(testing::Values(DType::kFloat32, DType::kBFloat16),
-                                          testing::Values(64, 80), testing::Values(1, 3, 5, 8),
-                                          testing::Values(16),
+                         testing::Combine(testing::ValuesIn(Matrix().dtypes),
+                                          testing::Values(Matrix().head_dims[0],
+                                                          Matrix().head_dims[1]),
+                                          testing::Values(1, 3, 5, 8), testing::Values(16),
                                           testing::Values(Feature::kSoftmax, Feature::kSsmaxBias,
                                                           Feature::kWindow, Feature::kEverything)),
                          Name);
-
-// A group of more heads than a row tile packs.
-TEST(Attention, GroupLargerThanATile) {
-  const AttentionShape shape = {kPackedRows + 4, 1, 32, 16, DType::kFloat32};
-  const SequenceData a = MakeSequence(shape, 130, 4);
-  AttentionCase attention(shape, {{&a, 0, 3}, {&a, 127, 130}});
-  const ReferenceResult expected = attention.Reference();
-  for (const NamedKernels& kernels : AllKernels()) {
-    ExpectNear(attention.Run(*kernels.kernels), expected, kernels.name);
-  }
-}
 
 TEST(Attention, WithoutStatisticsTheSameOutput) {
   const AttentionShape shape = {6, 2, 64, 16, DType::kBFloat16};
   const SequenceData a = MakeSequence(shape, 700, 5);
   AttentionCase attention(shape, {{&a, 0, 150}, {&a, 699, 700}});
-  for (const NamedKernels& kernels : AllKernels()) {
-    EXPECT_EQ(attention.Run(*kernels.kernels, 1, true).out,
-              attention.Run(*kernels.kernels, 1, false).out)
-        << kernels.name;
+  for (const AttentionBackend& backend : Backends()) {
+    EXPECT_EQ(attention.Run(backend, true).out, attention.Run(backend, false).out) << backend.name;
   }
 }
 
 TEST(Attention, EmptyBatch) {
-  const AttentionShape shape = {6, 2, 64, 16, DType::kFloat32};
+  const AttentionShape shape = {6, 2, 64, 16, DType::kBFloat16};
   AttentionCase attention(shape, {});
-  EXPECT_TRUE(attention.Run(BestKernels()).out.empty());
-}
-
-TEST(Attention, UnsupportedShapesAreNamed) {
-  const AttentionShape good = {6, 2, 64, 16, DType::kFloat32};
-  EXPECT_EQ(Supports(good), nullptr);
-  const auto with = [&](auto change) {
-    AttentionShape shape = good;
-    change(shape);
-    const char* reason = Supports(shape);
-    return std::string(reason == nullptr ? "" : reason);
-  };
-  EXPECT_NE(with([](AttentionShape& s) { s.num_kv_heads = 4; }).find("num_kv_heads"),
-            std::string::npos);
-  EXPECT_NE(with([](AttentionShape& s) { s.num_kv_heads = 0; }).find("num_kv_heads"),
-            std::string::npos);
-  EXPECT_NE(with([](AttentionShape& s) { s.head_dim = 72; }).find("head_dim"), std::string::npos);
-  EXPECT_NE(with([](AttentionShape& s) { s.head_dim = 272; }).find("head_dim"), std::string::npos);
-  EXPECT_NE(with([](AttentionShape& s) { s.head_dim = 0; }).find("head_dim"), std::string::npos);
-  EXPECT_NE(with([](AttentionShape& s) { s.block_size = 24; }).find("block_size"),
-            std::string::npos);
-  EXPECT_NE(with([](AttentionShape& s) { s.block_size = 0; }).find("block_size"),
-            std::string::npos);
+  for (const AttentionBackend& backend : Backends()) {
+    EXPECT_TRUE(attention.Run(backend).out.empty()) << backend.name;
+  }
 }
 
 }  // namespace

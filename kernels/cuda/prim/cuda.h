@@ -152,6 +152,7 @@ ACUITY_DEVICE float Reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+ACUITY_DEVICE float Max(float x, float y) { return fmaxf(x, y); }
 ACUITY_DEVICE float FusedMultiplyAdd(float x, float y, float z) { return __fmaf_rn(x, y, z); }
 
 template <typename Kernel>

@@ -230,6 +230,7 @@ inline float Exp2(float x) {
 }
 inline float Log2(float x) { return std::log2(x); }
 inline float Reciprocal(float x) { return 1 / x; }
+inline float Max(float x, float y) { return x > y || y != y ? x : y; }
 inline float FusedMultiplyAdd(float x, float y, float z) { return std::fma(x, y, z); }
 
 template <typename Kernel>

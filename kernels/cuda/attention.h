@@ -1,0 +1,63 @@
+// Attention on a GPU: the API of kernels/attention.h with the host and the device apart.
+//
+//   Supports(shape) -> PlanAttention(host arrays) -> WritePlan(pinned memory) -> one copy to the
+//   device -> RunAttention(device arrays), any number of times: the layers of a step share a plan.
+//
+// RunAttention reads nothing but device memory and its arguments, allocates nothing and never
+// waits, so that it can be captured in a CUDA graph: sized for a capacity, replayed with any plan
+// that fits.
+//
+// Results: bit-equal in any batch, under any capacity, with statistics on or off. Close, not equal
+// (see docs/kernels.md), where the same row is computed by another kernel or over other splits,
+// that is in another chunk of its prompt. q is rounded to the KV type, and so are the softmax's
+// weights before the product with V; everything else is float32.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/attention.h"
+
+namespace acuity::kernels::cuda {
+
+// Null if a kernel is compiled for this, else a static sentence naming the field and what is
+// allowed.
+const char* Supports(const AttentionShape& shape);
+
+// Reused from step to step: vectors keep their capacity.
+struct AttentionPlan {
+  std::vector<AttentionTask> decode;   // at most 16 packed rows and one split of the keys each
+  std::vector<AttentionTask> prefill;  // at most 64 packed rows each
+  std::vector<MergeTask> merges;
+  int64_t workspace_floats = 0;
+};
+
+// Every (row, visible key) is covered exactly once; how a sequence is cut depends on it alone.
+// `window` as in AttentionParams. Pure; clears and fills *plan.
+void PlanAttention(const AttentionShape& shape, const RaggedBatch& batch, int window,
+                   AttentionPlan* plan);
+
+// How many blocks a launch has, and so how large a plan it can run.
+struct PlanCapacity {
+  int32_t decode = 0, prefill = 0, merges = 0;
+};
+// Exactly this plan.
+PlanCapacity CapacityOf(const AttentionPlan& plan);
+// Any batch of up to num_seqs sequences of one new row and up to max_kv_len keys each, for a graph;
+// and the workspace, in floats, that it needs at most.
+PlanCapacity DecodeCapacity(const AttentionShape& shape, int num_seqs, int max_kv_len);
+int64_t DecodeWorkspaceFloats(const AttentionShape& shape, int num_seqs, int max_kv_len);
+
+// A plan as the device reads it: PlanBytes(capacity) bytes, aligned to 16. False, and nothing
+// written, if the plan is larger than the capacity.
+int64_t PlanBytes(const PlanCapacity& capacity);
+[[nodiscard]] bool WritePlan(const AttentionPlan& plan, const PlanCapacity& capacity, void* bytes);
+
+// Every pointer, those in `params` and its batch too, is the device's; k_pages and v_pages are
+// aligned to 16 bytes, `workspace` has the plan's workspace_floats. `stream` is a cudaStream_t.
+// Null, or why it could not be launched; an error in mid-flight shows up where the stream is waited
+// for.
+[[nodiscard]] const char* RunAttention(const AttentionParams& params, const PlanCapacity& capacity,
+                                       const void* plan, float* workspace, void* stream);
+
+}  // namespace acuity::kernels::cuda

@@ -1,0 +1,9 @@
+// The attention kernels of head_dim 256.
+#include "kernels/cuda/attention_launch.cuh"
+
+namespace acuity::kernels::cuda {
+
+template const char* LaunchAttention<256>(AttentionArgs args, const PlanCapacity& capacity,
+                                          const DevicePlan& plan, void* stream);
+
+}  // namespace acuity::kernels::cuda

@@ -1,0 +1,24 @@
+// Between attention.cc and the kernels: what a plan looks like on the device, and one launcher for
+// each head dimension, compiled on its own.
+#pragma once
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_variant.h"
+
+namespace acuity::kernels::cuda {
+
+// Device pointers into a written plan.
+struct DevicePlan {
+  const int32_t* counts = nullptr;  // of decode, prefill, merges: what there is, not the capacity
+  const AttentionTask* decode = nullptr;
+  const AttentionTask* prefill = nullptr;
+  const MergeTask* merges = nullptr;
+};
+DevicePlan ReadPlan(const PlanCapacity& capacity, const void* plan);
+
+// Launches what the capacity has room for: decode, prefill, then the merges of both.
+template <int kHeadDim>
+const char* LaunchAttention(AttentionArgs args, const PlanCapacity& capacity,
+                            const DevicePlan& plan, void* stream);
+
+}  // namespace acuity::kernels::cuda

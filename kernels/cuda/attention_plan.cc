@@ -1,0 +1,108 @@
+#include "kernels/attention_plan.h"
+
+#include <cstddef>
+#include <cstring>
+#include <limits>
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_launch.h"
+#include "kernels/cuda/attention_variant.h"
+
+namespace acuity::kernels::cuda {
+namespace {
+
+// Keys of a decode task are always split: its kernel takes one split.
+SplitRules DecodeRules(const AttentionShape& shape) {
+  return {kDecodeRows / GroupSize(shape), kDecodeSplitKeys, std::numeric_limits<int32_t>::max()};
+}
+SplitRules PrefillRules(const AttentionShape& shape) {
+  return {kPrefillRows / GroupSize(shape), kPrefillSplitKeys, kMinPrefillTasks};
+}
+
+// A plan on the device: counts, then the three arrays at their capacity.
+constexpr int64_t kAlignment = 16;
+constexpr int64_t Aligned(int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+struct Offsets {
+  int64_t decode, prefill, merges, end;
+};
+Offsets OffsetsOf(const PlanCapacity& capacity) {
+  constexpr int64_t kTask = sizeof(AttentionTask), kMerge = sizeof(MergeTask);
+  Offsets at;
+  at.decode = Aligned(3 * sizeof(int32_t));
+  at.prefill = Aligned(at.decode + capacity.decode * kTask);
+  at.merges = Aligned(at.prefill + capacity.prefill * kTask);
+  at.end = Aligned(at.merges + capacity.merges * kMerge);
+  return at;
+}
+
+int64_t SplitsOf(int max_kv_len) { return (max_kv_len + kDecodeSplitKeys - 1) / kDecodeSplitKeys; }
+
+}  // namespace
+
+void PlanAttention(const AttentionShape& shape, const RaggedBatch& batch, int window,
+                   AttentionPlan* plan) {
+  plan->decode.clear();
+  plan->prefill.clear();
+  plan->merges.clear();
+  int32_t slot = 0;
+  for (int32_t i = 0; i < batch.num_seqs; ++i) {
+    const int32_t rows = batch.qo_indptr[i + 1] - batch.qo_indptr[i];
+    const SequenceToPlan sequence = {i, rows, batch.kv_len[i]};
+    const bool few = static_cast<int64_t>(rows) * GroupSize(shape) <= kDecodeRows;
+    slot = AppendSequence(shape, few ? DecodeRules(shape) : PrefillRules(shape), sequence, window,
+                          slot, few ? &plan->decode : &plan->prefill, &plan->merges);
+  }
+  plan->workspace_floats = slot * SlotFloats(shape.head_dim);
+}
+
+PlanCapacity CapacityOf(const AttentionPlan& plan) {
+  return {static_cast<int32_t>(plan.decode.size()), static_cast<int32_t>(plan.prefill.size()),
+          static_cast<int32_t>(plan.merges.size())};
+}
+
+PlanCapacity DecodeCapacity(const AttentionShape& shape, int num_seqs, int max_kv_len) {
+  const int32_t rows = num_seqs * shape.num_kv_heads;
+  const auto tasks = static_cast<int32_t>(rows * SplitsOf(max_kv_len));
+  if (GroupSize(shape) > kDecodeRows) {
+    // One row of many heads is a prefill of at most as many splits.
+    return {0, tasks, rows};
+  }
+  return {tasks, 0, rows};
+}
+
+int64_t DecodeWorkspaceFloats(const AttentionShape& shape, int num_seqs, int max_kv_len) {
+  return num_seqs * shape.num_heads * SplitsOf(max_kv_len) * SlotFloats(shape.head_dim);
+}
+
+int64_t PlanBytes(const PlanCapacity& capacity) { return OffsetsOf(capacity).end; }
+
+bool WritePlan(const AttentionPlan& plan, const PlanCapacity& capacity, void* bytes) {
+  const PlanCapacity counts = CapacityOf(plan);
+  if (counts.decode > capacity.decode || counts.prefill > capacity.prefill ||
+      counts.merges > capacity.merges) {
+    return false;
+  }
+  auto* base = static_cast<std::byte*>(bytes);
+  const Offsets at = OffsetsOf(capacity);
+  std::memcpy(base, &counts, sizeof(counts));
+  const auto write = [base](int64_t offset, const auto& tasks) {
+    if (!tasks.empty()) std::memcpy(base + offset, tasks.data(), tasks.size() * sizeof(tasks[0]));
+  };
+  write(at.decode, plan.decode);
+  write(at.prefill, plan.prefill);
+  write(at.merges, plan.merges);
+  return true;
+}
+
+DevicePlan ReadPlan(const PlanCapacity& capacity, const void* plan) {
+  const auto* base = static_cast<const std::byte*>(plan);
+  const Offsets at = OffsetsOf(capacity);
+  return {reinterpret_cast<const int32_t*>(base),
+          reinterpret_cast<const AttentionTask*>(base + at.decode),
+          reinterpret_cast<const AttentionTask*>(base + at.prefill),
+          reinterpret_cast<const MergeTask*>(base + at.merges)};
+}
+
+}  // namespace acuity::kernels::cuda

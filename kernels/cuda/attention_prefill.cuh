@@ -1,0 +1,121 @@
+// Ragged causal prefill: a block takes up to 64 packed rows of one KV head, sixteen a warp, against
+// the keys that they see between them (or one split of those). All warps read the same tiles of K
+// and V; one barrier a tile.
+#pragma once
+
+#include "kernels/cuda/attention_tile.cuh"
+
+namespace acuity::kernels::cuda {
+
+template <Variant kV>
+struct PrefillKernel {
+  using Args = AttentionArgs;
+  static constexpr int kHeadDim = kV.head_dim;
+  static constexpr int kThreads = kPrefillWarps * prim::kWarpSize;
+  static constexpr int kMinBlocksPerSm = kHeadDim == 256 ? 1 : 2;
+  static constexpr int kStages = kPrefillStages;
+  static constexpr int kTileElements = kTileKeys * kHeadDim;
+
+  ACUITY_DEVICE static void Run(const Args& args) {
+    const int index = static_cast<int>(prim::BlockIndex().x);
+    if (index >= *args.count) return;
+    const AttentionTask task = args.tasks[index];
+    const SequenceRows seq = RowsOf(args.params, task);
+    const int32_t first_key = task.key_begin / kTileKeys * kTileKeys;
+    const int tiles = (task.key_end - first_key + kTileKeys - 1) / kTileKeys;
+    for (int i = 0; i < kStages - 1; ++i) CopyStage(args, task, first_key, tiles, i);
+
+    const int packed = prim::WarpIndex() * kWarpRows + prim::LaneIndex() / 4;
+    const PackedRow rows[2] = {MakeRow(args.params, task, seq, packed),
+                               MakeRow(args.params, task, seq, packed + 8)};
+    RowState states[2] = {StartRow<kV>(args.params, rows[0]), StartRow<kV>(args.params, rows[1])};
+    Queries<kV> queries;
+    queries.Load(args.params, rows, QueryMemory());
+    FragmentC out[kHeadDim / 8] = {};
+
+    // Tiles that every row of the block sees whole lie between the last row's first key and the
+    // first row's last; a window masks tiles before them, causality those behind.
+    const int32_t full_begin = FirstVisible(args.params, seq.first_position + task.row_end);
+    const int32_t full_end = seq.first_position + task.row_begin + 1;
+    int i = 0;
+    for (; i < tiles && first_key + i * kTileKeys < full_begin; ++i) {
+      Step<true>(args, task, first_key, tiles, i, rows, queries, states, out);
+    }
+    for (; i < tiles && first_key + (i + 1) * kTileKeys <= full_end; ++i) {
+      Step<false>(args, task, first_key, tiles, i, rows, queries, states, out);
+    }
+    for (; i < tiles; ++i) {
+      Step<true>(args, task, first_key, tiles, i, rows, queries, states, out);
+    }
+    prim::WaitCopies<0>();
+    ACUITY_UNROLL
+    for (int h = 0; h < 2; ++h) StoreRow(args, task, rows[h], packed + 8 * h, h, states[h], out);
+  }
+
+ private:
+  ACUITY_DEVICE static Shared<uint16_t> QueryMemory() {
+    return prim::SharedMemory<uint16_t>() +
+           (PrefillRingBytes(kHeadDim) / 2 + prim::WarpIndex() * kWarpRows * kHeadDim);
+  }
+  // [kStages, K and V, kTileKeys, head_dim]
+  ACUITY_DEVICE static Shared<uint16_t> Stage(int i) {
+    return prim::SharedMemory<uint16_t>() + i % kStages * 2 * kTileElements;
+  }
+
+  // Also where there is no tile i: a group of copies belongs to every step.
+  ACUITY_DEVICE static void CopyStage(const Args& args, const AttentionTask& task,
+                                      int32_t first_key, int tiles, int i) {
+    if (i < tiles) {
+      const RaggedBatch& batch = args.params.batch;
+      const int32_t* table =
+          batch.block_tables + static_cast<int64_t>(task.seq) * batch.block_table_stride;
+      CopyTile<kHeadDim, kTileKeys, kThreads>(
+          args.params, task, first_key + i * kTileKeys, prim::ThreadIndex(),
+          [table, &args](int32_t key) { return table[key >> args.page_shift]; }, Stage(i),
+          Stage(i) + kTileElements);
+    }
+    prim::CommitCopies();
+  }
+
+  template <bool kMasked>
+  ACUITY_DEVICE static void Step(const Args& args, const AttentionTask& task, int32_t first_key,
+                                 int tiles, int i, const PackedRow (&rows)[2],
+                                 const Queries<kV>& queries, RowState (&states)[2],
+                                 FragmentC (&out)[kHeadDim / 8]) {
+    if constexpr (kV.mutation != Mutation::kMissingCopyWait) prim::WaitCopies<kStages - 2>();
+    if constexpr (kV.mutation != Mutation::kMissingBarrier) prim::BlockSync();
+    // Tile i is there for all, and all are behind tile i - 1, whose stage is free.
+    CopyStage(args, task, first_key, tiles, i + kStages - 1);
+    FragmentC logits[kTileKeys / 8];
+    MultiplyKeys<kV, kTileKeys>(queries, Stage(i), logits);
+    OnlineSoftmax<kV, kTileKeys, kMasked>(rows, first_key + i * kTileKeys, states, logits, out);
+    AddValues<kV, kTileKeys>(logits, Stage(i) + kTileElements, out);
+  }
+
+  ACUITY_DEVICE static void StoreRow(const Args& args, const AttentionTask& task,
+                                     const PackedRow& row, int packed, int h, const RowState& state,
+                                     const FragmentC (&out)[kHeadDim / 8]) {
+    const int t = prim::LaneIndex() % 4;
+    const Partial partial = Gather(state);
+    if (row.row < 0) return;
+    const bool split = task.split_slot >= 0;
+    float* slot = args.workspace + (split ? task.split_slot + packed : 0) * SlotFloats(kHeadDim);
+    float* to = split ? slot + kSlotStateFloats : OutputRow(args.params, row.row, row.head);
+    float factor = split ? 1 : OutputFactor(args.params, row.head, partial.softmax);
+    if (partial.softmax.l == 0) factor = 0;  // only masked keys were accumulated
+    if (t == 0) {
+      if (split) {
+        StorePartial(partial, slot);
+      } else if (kV.stats) {
+        StoreStats(args.params, row.row, row.head, partial);
+      }
+    }
+    ACUITY_UNROLL
+    for (int j = 0; j < kHeadDim / 8; ++j) {
+      to[8 * j + 2 * t] = out[j].value[2 * h] * factor;
+      to[8 * j + 2 * t + 1] = out[j].value[2 * h + 1] * factor;
+    }
+  }
+};
+
+}  // namespace acuity::kernels::cuda

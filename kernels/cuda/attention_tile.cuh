@@ -1,0 +1,209 @@
+// What a warp does with sixteen packed rows and a tile of keys: S = Q K^T on tensor cores, mask,
+// online softmax in registers, O += P V. Shared by decoding and prefill.
+//
+// A tile's row is one key, head_dim elements of 16 bits, in chunks of 16 bytes. Chunk c of row r
+// lies at place c ^ (r & 7): the eight rows that one ldmatrix phase reads at the same c, and the
+// eight chunks that a copy writes of one row, are in eight different groups of four banks.
+#pragma once
+
+#include "kernels/cuda/attention_state.cuh"
+
+namespace acuity::kernels::cuda {
+
+using prim::FragmentA;
+using prim::FragmentB;
+using prim::FragmentC;
+
+inline constexpr int kChunk = 8;  // elements
+
+template <int kHeadDim>
+ACUITY_DEVICE int SwizzledOffset(int key, int chunk) {
+  return key * kHeadDim + (chunk ^ (key & 7)) * kChunk;
+}
+
+// The sixteen queries of a warp as A fragments, signs folded. In registers up to head_dim 128;
+// above, each lane keeps its words in shared memory, [step][lane], and takes them from there.
+template <Variant kV>
+class Queries {
+ public:
+  static constexpr int kSteps = kV.head_dim / 16;
+  static constexpr bool kInRegisters = kV.head_dim <= 128;
+
+  // `rows` are packed rows g and g + 8. `memory` belongs to the warp: kWarpRows * head_dim
+  // elements.
+  ACUITY_DEVICE void Load(const AttentionParams& params, const PackedRow (&rows)[2],
+                          Shared<uint16_t> memory) {
+    memory_ = memory.As<prim::Bits128>() + prim::LaneIndex();
+    const float* from[2];
+    bool negative[2];
+    for (int h = 0; h < 2; ++h) {
+      const int64_t at = static_cast<int64_t>(rows[h].row < 0 ? 0 : rows[h].row) * params.q_stride +
+                         static_cast<int64_t>(rows[h].head) * kV.head_dim;
+      from[h] = params.q + at + prim::LaneIndex() % 4 * 2;
+      negative[h] = kV.mutation != Mutation::kNoSignFold && rows[h].scale < 0;
+    }
+    ACUITY_UNROLL
+    for (int step = 0; step < kSteps; ++step) {
+      FragmentA a;
+      ACUITY_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int h = i % 2, d = step * 16 + i / 2 * 8;
+        const float low = rows[h].row < 0 ? 0 : from[h][d],
+                    high = rows[h].row < 0 ? 0 : from[h][d + 1];
+        a.word[i] = prim::Pack<kV.type>(negative[h] ? -low : low, negative[h] ? -high : high);
+      }
+      if constexpr (kInRegisters) {
+        fragments_[step] = a;
+      } else {
+        memory_[step * prim::kWarpSize] = {{a.word[0], a.word[1], a.word[2], a.word[3]}};
+      }
+    }
+  }
+
+  ACUITY_DEVICE FragmentA Fragment(int step) const {
+    if constexpr (kInRegisters) {
+      return fragments_[step];
+    } else {
+      const prim::Bits128 bits = memory_[step * prim::kWarpSize];
+      return {{bits.word[0], bits.word[1], bits.word[2], bits.word[3]}};
+    }
+  }
+
+ private:
+  FragmentA fragments_[kInRegisters ? kSteps : 1];
+  Shared<prim::Bits128> memory_;
+};
+
+// logits[j] (rows g, g + 8; keys 8 j + 2t, + 1) = Q K^T over kKeys keys of the tile.
+template <Variant kV, int kKeys>
+ACUITY_DEVICE void MultiplyKeys(const Queries<kV>& queries, Shared<const uint16_t> keys,
+                                FragmentC (&logits)[kKeys / 8]) {
+  const int lane = prim::LaneIndex(), matrix = lane / 8;
+  // Matrices 0 and 1: eight keys, dims 0-7 and 8-15 of the step; 2 and 3: the next eight keys.
+  const int key = lane % 8 + matrix / 2 * 8;
+  const int chunk = kV.mutation == Mutation::kSwappedMatrices ? 1 - matrix % 2 : matrix % 2;
+  ACUITY_UNROLL
+  for (int j = 0; j < kKeys / 8; ++j) logits[j] = {};
+  ACUITY_UNROLL
+  for (int step = 0; step < kV.head_dim / 16; ++step) {
+    const FragmentA a = queries.Fragment(step);
+    ACUITY_UNROLL
+    for (int j = 0; j < kKeys / 16; ++j) {
+      uint32_t b[4];
+      prim::LoadMatrix4(keys + SwizzledOffset<kV.head_dim>(16 * j + key, 2 * step + chunk), b);
+      prim::Mma<kV.type>(logits[2 * j], a, {{b[0], b[1]}});
+      prim::Mma<kV.type>(logits[2 * j + 1], a, {{b[2], b[3]}});
+    }
+  }
+}
+
+// out[j] (rows g, g + 8; dims 8 j + 2t, + 1) += P V; P is the logits' registers, rounded.
+template <Variant kV, int kKeys>
+ACUITY_DEVICE void AddValues(const FragmentC (&p)[kKeys / 8], Shared<const uint16_t> values,
+                             FragmentC (&out)[kV.head_dim / 8]) {
+  const int lane = prim::LaneIndex(), matrix = lane / 8;
+  // Matrices 0 and 1: keys 0-7 and 8-15, eight dims; 2 and 3: the next eight dims.
+  const int key = lane % 8 + matrix % 2 * 8, chunk = matrix / 2;
+  ACUITY_UNROLL
+  for (int step = 0; step < kKeys / 16; ++step) {
+    const FragmentC &low = p[2 * step], &high = p[2 * step + 1];
+    const FragmentA a = {{prim::Pack<kV.type>(low.value[0], low.value[1]),
+                          prim::Pack<kV.type>(low.value[2], low.value[3]),
+                          prim::Pack<kV.type>(high.value[0], high.value[1]),
+                          prim::Pack<kV.type>(high.value[2], high.value[3])}};
+    ACUITY_UNROLL
+    for (int j = 0; j < kV.head_dim / 16; ++j) {
+      uint32_t b[4];
+      prim::LoadMatrix4Transposed(
+          values + SwizzledOffset<kV.head_dim>(16 * step + key, 2 * j + chunk), b);
+      prim::Mma<kV.type>(out[2 * j], a, {{b[0], b[1]}});
+      prim::Mma<kV.type>(out[2 * j + 1], a, {{b[2], b[3]}});
+    }
+  }
+}
+
+// tanh within 2e-7, without a branch: 1 - 2 / (1 + e^2x).
+ACUITY_DEVICE float Tanh(float x) {
+  return 1 - 2 * prim::Reciprocal(1 + prim::Exp2(2 * kLog2E * x));
+}
+
+// Logits to weights 2^(logit - m), states and output moved to the new maxima. `first_key` is the
+// tile's; kMasked: some key is not visible to some row.
+template <Variant kV, int kKeys, bool kMasked>
+ACUITY_DEVICE void OnlineSoftmax(const PackedRow (&rows)[2], int32_t first_key,
+                                 RowState (&states)[2], FragmentC (&logits)[kKeys / 8],
+                                 FragmentC (&out)[kV.head_dim / 8]) {
+  const int32_t column = first_key + prim::LaneIndex() % 4 * 2;
+  ACUITY_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    RowState& state = states[h];
+    float greatest = state.greatest;
+    ACUITY_UNROLL
+    for (int j = 0; j < kKeys / 8; ++j) {
+      ACUITY_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        float& logit = logits[j].value[2 * h + e];
+        if constexpr (kV.softcap) logit = Tanh(logit * state.inner);
+        if constexpr (kMasked) {
+          const int32_t key = column + 8 * j + e;
+          if (key < rows[h].begin || key >= rows[h].end) logit = kMinusInfinity;
+        }
+        greatest = prim::Max(greatest, logit);
+      }
+    }
+    greatest = prim::Max(greatest, prim::ShuffleXor(greatest, 1));
+    greatest = prim::Max(greatest, prim::ShuffleXor(greatest, 2));
+    state.greatest = greatest;
+    const float t = state.softmax.t;
+    const float shrink = Rescale(state.softmax, greatest * state.factor);
+    if constexpr (kV.mutation == Mutation::kNoMovedMaximum) state.softmax.t = shrink * t;
+    ACUITY_UNROLL
+    for (int j = 0; j < kV.head_dim / 8; ++j) {
+      out[j].value[2 * h] *= shrink;
+      out[j].value[2 * h + 1] *= shrink;
+    }
+    ACUITY_UNROLL
+    for (int j = 0; j < kKeys / 8; ++j) {
+      ACUITY_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        float& logit = logits[j].value[2 * h + e];
+        const float u = prim::FusedMultiplyAdd(logit, state.factor, -state.softmax.m);
+        const float p = prim::Exp2(u);
+        state.softmax.l += p;
+        if constexpr (kV.stats) state.softmax.t = prim::FusedMultiplyAdd(p, u, state.softmax.t);
+        logit = p;
+      }
+    }
+  }
+}
+
+// Starts copies of kKeys rows of K and V, `first_key` on, by kThreads threads. Rows outside of
+// [key_begin, key_end) become zeroes: what a page holds there may be anything, and NaN times a
+// weight of 0 is NaN. `page_of(key)` is the physical page of a key.
+template <int kHeadDim, int kKeys, int kThreads, typename PageOf>
+ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& task,
+                            int32_t first_key, int thread, const PageOf& page_of,
+                            Shared<uint16_t> keys, Shared<uint16_t> values) {
+  constexpr int kChunks = kHeadDim / kChunk;
+  static_assert(kKeys * kChunks % kThreads == 0);
+  const int page_size = params.shape.block_size;
+  const auto* k = static_cast<const uint16_t*>(params.k_pages);
+  const auto* v = static_cast<const uint16_t*>(params.v_pages);
+  ACUITY_UNROLL
+  for (int i = 0; i < kKeys * kChunks; i += kThreads) {
+    const int row = (i + thread) / kChunks, chunk = (i + thread) % kChunks;
+    const int32_t key = first_key + row;
+    const bool valid = key >= task.key_begin && key < task.key_end;
+    int64_t from = 0;
+    if (valid) {
+      const int64_t page = page_of(key);
+      const int64_t slot = (page * params.shape.num_kv_heads + task.kv_head) * page_size;
+      from = (slot + (key & (page_size - 1))) * kHeadDim + chunk * kChunk;
+    }
+    const int to = SwizzledOffset<kHeadDim>(row, chunk);
+    prim::CopyAsync((keys + to).As<prim::Bits128>(), k + from, valid);
+    prim::CopyAsync((values + to).As<prim::Bits128>(), v + from, valid);
+  }
+}
+
+}  // namespace acuity::kernels::cuda

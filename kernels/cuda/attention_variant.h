@@ -1,0 +1,89 @@
+// What the CUDA attention kernels are compiled for, and how their work is cut. Shared by the
+// planner, the kernels and the launch table.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention.h"
+#include "kernels/dtype.h"
+
+namespace acuity::kernels::cuda {
+
+// A bug planted by the tests, to show that they would see it; kNone in every kernel that ships.
+enum class Mutation : uint8_t {
+  kNone,
+  kNoScaleClamp,     // a scale of 0 times a masked logit is 0: masked keys count
+  kNoSignFold,       // the maximum of unscaled logits under a negative scale
+  kNoMovedMaximum,   // T <- a T + ..., without D l
+  kSwappedMatrices,  // ldmatrix addresses of the wrong lanes
+  kMissingBarrier,
+  kMissingCopyWait,
+};
+
+// One compiled kernel. Everything else (causal or windowed, sinks, group, page size, policy) is
+// known at run time only: per row or per tile, never per logit.
+struct Variant {
+  int head_dim = 128;             // 64, 128, 256
+  DType type = DType::kBFloat16;  // of K and V, and of the products' operands; or kFloat16
+  bool stats = true;              // T accumulated and RowStats written
+  bool softcap = false;           // logits go through cap * tanh(z / cap)
+  Mutation mutation = Mutation::kNone;
+};
+
+// Rows of the matrix products that one warp owns: mma's M.
+inline constexpr int kWarpRows = 16;
+// Keys per step of the online softmax, at absolute multiples.
+inline constexpr int kTileKeys = 64;
+
+// Decoding: up to 16 packed rows (row x head of the group) and one split of the keys a block; its
+// four warps take 16 keys of every tile each, which a page always holds whole.
+inline constexpr int kDecodeRows = kWarpRows;
+inline constexpr int kDecodeWarps = 4;
+inline constexpr int kStripKeys = kTileKeys / kDecodeWarps;
+// Keys are split at absolute multiples of this. 512 keys of head_dim 128 are 256 KiB, some 100 us
+// of one SM's share of an H100's memory; a partial result written and read is below 1/16 of that.
+inline constexpr int kDecodeSplitKeys = 512;
+
+// Prefill: up to 64 packed rows a block, 16 a warp, all against the same tile of keys.
+inline constexpr int kPrefillWarps = 4;
+inline constexpr int kPrefillRows = kPrefillWarps * kWarpRows;
+// Where fewer blocks than this would run, long key ranges are split: half of an H100's 132 SMs.
+inline constexpr int kMinPrefillTasks = 64;
+inline constexpr int kPrefillSplitKeys = 1024;
+
+// Tiles in shared memory at once: 64 KiB a block, 128 KiB for head_dim 256. Decoding wants bytes in
+// flight; some 32 KiB a SM hide the latency of an H100's memory.
+constexpr int DecodeStages(int head_dim) { return head_dim == 64 ? 4 : head_dim == 128 ? 3 : 2; }
+inline constexpr int kPrefillStages = 2;
+
+constexpr int TileBytes(int head_dim) { return 2 * kTileKeys * head_dim * 2; }  // K and V
+// head_dim 256 keeps each warp's queries in shared memory, behind the ring of tiles.
+constexpr int QueryBytes(int head_dim, int warps) {
+  return head_dim > 128 ? warps * kWarpRows * head_dim * 2 : 0;
+}
+constexpr int DecodeRingBytes(int head_dim) { return DecodeStages(head_dim) * TileBytes(head_dim); }
+constexpr int PrefillRingBytes(int head_dim) { return kPrefillStages * TileBytes(head_dim); }
+constexpr int DecodeSharedBytes(int head_dim) {
+  return DecodeRingBytes(head_dim) + QueryBytes(head_dim, kDecodeWarps);
+}
+constexpr int PrefillSharedBytes(int head_dim) {
+  return PrefillRingBytes(head_dim) + QueryBytes(head_dim, kPrefillWarps);
+}
+
+// A workspace slot: m, l, t, peak, then the output before division by l, all relative to 2^m. peak
+// is 2^(greatest logit - m): 1, but for the rounding of m.
+inline constexpr int kSlotStateFloats = 4;
+constexpr int64_t SlotFloats(int head_dim) { return kSlotStateFloats + head_dim; }
+
+// What every attention kernel is launched with. All pointers, those in params too, are the
+// device's.
+struct AttentionArgs {
+  AttentionParams params;
+  const AttentionTask* tasks = nullptr;  // block i runs tasks[i]
+  const MergeTask* merges = nullptr;     // block i merges merges[i]
+  const int32_t* count = nullptr;        // of them; blocks beyond it do nothing
+  float* workspace = nullptr;
+  int page_shift = 0;  // log2 of the page size
+};
+
+}  // namespace acuity::kernels::cuda

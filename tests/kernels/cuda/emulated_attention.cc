@@ -1,0 +1,56 @@
+#include "tests/kernels/cuda/emulated_attention.h"
+
+#include <cmath>
+
+#include "kernels/cuda/prim/prim.h"
+#include "tests/kernels/attention_matrix.h"
+
+namespace acuity::kernels::cuda {
+
+const char* LaunchReal(const AttentionParams& params, const PlanCapacity& capacity,
+                       const void* plan, float* workspace) {
+  return RunAttention(params, capacity, plan, workspace, nullptr);
+}
+
+std::string RunEmulated(const AttentionParams& params, uint64_t seed, int32_t spare,
+                        const Launcher& launch) {
+  AttentionPlan plan;
+  PlanAttention(params.shape, params.batch, params.window, &plan);
+  PlanCapacity capacity = CapacityOf(plan);
+  capacity.decode += spare;
+  capacity.prefill += spare;
+  capacity.merges += spare;
+  std::vector<prim::Bits128> bytes(PlanBytes(capacity) / sizeof(prim::Bits128));
+  if (!WritePlan(plan, capacity, bytes.data())) return "the plan does not fit its own capacity";
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  std::vector<float> workspace(plan.workspace_floats + 1, kNan);
+  prim::emulation::SetSeed(seed);
+  if (const char* error = launch(params, capacity, bytes.data(), workspace.data())) return error;
+  return std::isnan(workspace.back()) ? "" : "workspace overrun";
+}
+
+Tolerance ToleranceOf(DType type) {
+  Tolerance tolerance;
+  tolerance.out = type == DType::kBFloat16 ? 5e-3 : 6e-4;
+  return tolerance;
+}
+
+}  // namespace acuity::kernels::cuda
+
+namespace acuity::kernels {
+
+AttentionMatrix Matrix() {
+  return {{DType::kBFloat16, DType::kFloat16}, {64, 128}, {256}, {1, 3, 8}, {32, 128, 1024}};
+}
+
+std::vector<AttentionBackend> Backends() {
+  // Another schedule each time, the same ones in each run of a test.
+  static uint64_t seed = 0;
+  const auto run = [](const AttentionParams& params) {
+    if (const char* reason = cuda::Supports(params.shape)) return std::string(reason);
+    return cuda::RunEmulated(params, ++seed);
+  };
+  return {{"emulated cuda", run, cuda::ToleranceOf(DType::kBFloat16)}};
+}
+
+}  // namespace acuity::kernels
