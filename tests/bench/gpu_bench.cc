@@ -1,7 +1,8 @@
-// The CUDA kernels on this machine's GPU: prints one JSON object. `scripts/gpu-bench` runs it, adds what PyTorch does
-// beside it, and writes table, JSON and plot. Every figure is the median of kRepeats launches, timed by events, after
-// kWarmUps; pairs (statistics off and on) alternate. Inputs are random, no two launches in a row read the same KV
-// unless it is far larger than the L2 cache.
+// The CUDA kernels on this machine's GPU: prints one JSON object. `scripts/gpu-bench` runs it, adds
+// what PyTorch does beside it, and writes table, JSON and plot. Every figure is the median of
+// kRepeats launches, timed by events, after kWarmUps; pairs (statistics off and on) alternate.
+// Inputs are random, no two launches in a row read the same KV unless it is far larger than the L2
+// cache.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -254,8 +255,9 @@ Json LayerOps(double copy) {
   for (int i = 0; i < kSampled; ++i) rows.insert(rows.end(), logits.begin(), logits.end());
   const Buffer logits_d(rows), scratch(rows), tokens(int64_t{kSampled} * 4);
   const Buffer params(std::vector<SampleRow>(kSampled, {0.8f, 50, 0.95f, 0.02f, 1, 1}));
-  const SampleParams sample = {logits_d.As<float>(),   scratch.As<float>(), kVocab, kVocab, kSampled,
-                               params.As<SampleRow>(), tokens.As<int32_t>()};
+  const SampleParams sample = {
+      logits_d.As<float>(),   scratch.As<float>(), kVocab, kVocab, kSampled,
+      params.As<SampleRow>(), tokens.As<int32_t>()};
   const std::vector<double> seconds = Seconds({[&](int) { return AddNorm(norm, nullptr); },
                                                [&](int) { return Activate(activate, nullptr); },
                                                [&](int) { return Sample(sample, nullptr); }});
