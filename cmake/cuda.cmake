@@ -1,5 +1,5 @@
 # The CUDA compiler, where there is one: kernels/cuda is then compiled for the architectures below. Nothing else needs
-# it, and without it everything else builds. Pinned by scripts/setup first, then CUDACXX, a toolkit, the PATH.
+# it, and without it everything else builds. In this order: $CUDACXX, the one that scripts/setup pins, a toolkit, PATH.
 #
 # Sets ACUITY_NVCC and ACUITY_CUOBJDUMP (empty where not found) and defines acuity_cuda_library().
 option(ACUITY_CUDA "Compile kernels/cuda where there is an nvcc" ON)
@@ -8,6 +8,9 @@ set(ACUITY_NVCC "")
 set(ACUITY_CUOBJDUMP "")
 # A sanitizer build checks the same sources on the CPU; its flags mean nothing to nvcc.
 if(ACUITY_CUDA AND NOT ACUITY_SANITIZE)
+  if(DEFINED ENV{CUDACXX})
+    set(nvcc_program $ENV{CUDACXX} CACHE FILEPATH "nvcc")
+  endif()
   find_program(nvcc_program nvcc NO_DEFAULT_PATH
                PATHS ${ACUITY_DEPS}/cuda/bin $ENV{CUDA_HOME}/bin /usr/local/cuda/bin ENV PATH)
   find_program(cuobjdump_program cuobjdump NO_DEFAULT_PATH

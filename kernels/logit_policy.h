@@ -37,7 +37,8 @@ struct LogitPolicy {
 };
 
 // The multiplier of row (head, n, pos). n >= 1 visible keys, pos >= 0 absolute position.
-ACUITY_HOST_DEVICE inline float RowScale(const LogitPolicy& policy, int head, int64_t n, int64_t pos) {
+ACUITY_HOST_DEVICE inline float RowScale(const LogitPolicy& policy, int head, int64_t n,
+                                         int64_t pos) {
   switch (policy.kind) {
     case RowScaleKind::kSoftmax:
       return 1.0f;

@@ -152,7 +152,7 @@ ACUITY_DEVICE uint64_t AtomicAdd(uint64_t* to, uint64_t value);
 ACUITY_DEVICE float Exp2(float x);
 ACUITY_DEVICE float Log2(float x);
 ACUITY_DEVICE float Reciprocal(float x);
-ACUITY_DEVICE float Max(float x, float y);         // the other one if one is NaN
+ACUITY_DEVICE float Max(float x, float y);                        // the other one if one is NaN
 ACUITY_DEVICE float FusedMultiplyAdd(float x, float y, float z);  // x y + z, rounded once
 
 // ---- Launch (host code) ----

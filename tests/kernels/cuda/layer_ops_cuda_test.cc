@@ -1,5 +1,5 @@
 // kernels/cuda/layer_ops.h against the CPU's kernels and float64: on the emulated machine with
-// random schedules or, compiled by nvcc, on a GPU.
+// random schedules, or on a GPU.
 #include "kernels/cuda/layer_ops.h"
 
 #include <gtest/gtest.h>

@@ -71,7 +71,7 @@ def parse(usage, sass):
 
 
 def short_name(demangled):
-    """'void a::(anonymous namespace)::K<(a::E)1, 64>(a::P)' -> 'K<1, 64>'."""
+    """'void a::Entry<a::K<(a::E)1, 64> >(a::K<(a::E)1, 64>::Args)' -> 'K<1, 64>'."""
     text = demangled.replace("(anonymous namespace)::", "")
     text = re.sub(r"^void ", "", text)
     text = re.sub(r"\((?:[\w:]+|bool|int)\)(?=-?\d)", "", text)  # casts of enumerators: (a::E)1
@@ -81,7 +81,9 @@ def short_name(demangled):
         if char == "(" and depth == 0:
             text = text[:i]
             break
-    return re.sub(r"\b\w+::", "", text)
+    text = re.sub(r"\b\w+::", "", text).replace(" >", ">")
+    entry = re.fullmatch(r"Entry<(.*)>", text)  # kernels/cuda/prim: Entry<Kernel> runs Kernel::Run
+    return entry.group(1) if entry else text
 
 
 def budget_of(name, budgets):

@@ -99,6 +99,7 @@ class Figures(unittest.TestCase):
         for demangled, expected in (
                 ("void a::b::Decode<(a::DType)1, 64, (bool)1>(a::P)", "Decode<1, 64, 1>"),
                 ("void a::(anonymous namespace)::K<a::BFloat16, 8>(a::P<float>)", "K<BFloat16, 8>"),
+                ("void a::prim::Entry<a::cuda::N<(a::DType)2> >(a::cuda::N<(a::DType)2>::Args)", "N<2>"),
                 ("a::Plain(float*, int)", "Plain")):
             self.assertEqual(static_gate.short_name(demangled), expected)
 
