@@ -18,19 +18,19 @@
 #include "absl/strings/str_cat.h"
 #include "clients/cpp/calibration_inputs.h"
 #include "clients/cpp/child_daemon.h"
+#include "clients/cpp/score_cache.h"
 #include "engine/loader/status_util.h"
 
 namespace acuity::client {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Tokens = std::vector<std::vector<int32_t>>;    // of each text
-using Heads = std::vector<std::vector<Sharpening>>;  // [layers][heads]
+using Tokens = std::vector<std::vector<int32_t>>;  // of each text
 
-// Beyond the knee, what a position counts in the slow pairs.
-constexpr double kSlopes[] = {0.5, 0.25, 0};
-// How much of the fitted sharpening: first all of it, then, as that helps or hurts, more or less.
-constexpr double kFull = 1, kMore = 1.5, kLess = 0.5;
+// How far beyond the trained length the slow pairs' angles may go, in trained lengths.
+constexpr double kStretches[] = {0.25, 0.125};
+// Times the first strength, as that helps or hurts.
+constexpr double kMore = 1.5, kLess = 0.5;
 
 volatile sig_atomic_t interrupted = 0;
 void Interrupt(int) { interrupted = 1; }
@@ -95,20 +95,26 @@ class Progress {
 // Scores texts with candidates, one daemon after the other.
 class Scorer {
  public:
-  Scorer(const CalibrateOptions& options, const CalibrationInputs& inputs, std::string folder,
-         int passes, int64_t tokens)
-      : options_(options), inputs_(inputs), folder_(std::move(folder)), progress_(passes, tokens) {}
+  Scorer(const CalibrateOptions& options, const CalibrationInputs& inputs, const ScoreCache& cache,
+         std::string folder, int passes, int64_t tokens)
+      : options_(options),
+        inputs_(inputs),
+        cache_(cache),
+        folder_(std::move(folder)),
+        progress_(passes, tokens) {}
 
   // Entropies are read only for texts that the sharpening is fitted on.
   absl::StatusOr<CalibrationPass> Run(const std::string& name, const Json& sidecar,
                                       const Tokens& texts, bool entropies);
 
  private:
+  absl::StatusOr<std::unique_ptr<ChildDaemon>> StartDaemon(const Json& sidecar);
   absl::StatusOr<v1::ScoreResponse> Score(ChildDaemon& daemon, const std::vector<int32_t>& tokens,
                                           bool entropies);
 
   const CalibrateOptions& options_;
   const CalibrationInputs& inputs_;
+  const ScoreCache& cache_;
   const std::string folder_;
   Progress progress_;
 };
@@ -144,29 +150,39 @@ absl::StatusOr<v1::ScoreResponse> Scorer::Score(ChildDaemon& daemon,
   return response;
 }
 
+absl::StatusOr<std::unique_ptr<ChildDaemon>> Scorer::StartDaemon(const Json& sidecar) {
+  const std::string path = absl::StrCat(folder_, "/sidecar.json");
+  std::ofstream(path) << sidecar.dump();
+  std::vector<std::string> arguments = inputs_.daemon_arguments;
+  arguments.insert(arguments.end(), {"--attention", absl::StrCat("model=file:", path)});
+  return ChildDaemon::Start(inputs_.daemon, arguments, folder_, &interrupted);
+}
+
 absl::StatusOr<CalibrationPass> Scorer::Run(const std::string& name, const Json& sidecar,
                                             const Tokens& texts, bool entropies) {
   const Clock::time_point start = Clock::now();
   CalibrationPass pass;
   pass.name = name;
   pass.sidecar = sidecar;
-  const std::string path = absl::StrCat(folder_, "/sidecar.json");
-  std::ofstream(path) << sidecar.dump();
-  std::vector<std::string> arguments = inputs_.daemon_arguments;
-  arguments.insert(arguments.end(), {"--attention", absl::StrCat("model=file:", path)});
   progress_.Begin(name);
-  ACUITY_ASSIGN_OR_RETURN(const std::unique_ptr<ChildDaemon> daemon,
-                          ChildDaemon::Start(inputs_.daemon, arguments, folder_, &interrupted));
+  std::unique_ptr<ChildDaemon> daemon;
   for (const std::vector<int32_t>& tokens : texts) {
-    ACUITY_ASSIGN_OR_RETURN(const v1::ScoreResponse response, Score(*daemon, tokens, entropies));
+    std::optional<v1::ScoreResponse> response = cache_.Find(sidecar, tokens, entropies);
+    if (!response.has_value()) {
+      if (daemon == nullptr) {
+        ACUITY_ASSIGN_OR_RETURN(daemon, StartDaemon(sidecar));
+      }
+      ACUITY_ASSIGN_OR_RETURN(response, Score(*daemon, tokens, entropies));
+      cache_.Keep(sidecar, tokens, entropies, *response);
+    }
     const std::vector<double>& logprobs =
-        pass.logprobs.emplace_back(response.logprobs().begin(), response.logprobs().end());
+        pass.logprobs.emplace_back(response->logprobs().begin(), response->logprobs().end());
     const auto rows = static_cast<int64_t>(logprobs.size()) - 1;
     pass.within += MeanLoss(logprobs, 0, options_.trained_context);
     pass.beyond += MeanLoss(logprobs, options_.trained_context, rows);
     if (!entropies) continue;
     ACUITY_ASSIGN_OR_RETURN(auto heads,
-                            ReadEntropies(response.prompt_attention(), inputs_.buckets));
+                            ReadEntropies(response->prompt_attention(), inputs_.buckets));
     AddEntropies(heads, 1.0 / static_cast<double>(texts.size()), &pass.entropies);
   }
   pass.within /= static_cast<double>(texts.size());
@@ -176,7 +192,7 @@ absl::StatusOr<CalibrationPass> Scorer::Run(const std::string& name, const Json&
   return pass;
 }
 
-Json WithSharpening(Json sidecar, const Heads& heads, double strength, int64_t trained) {
+Json WithSharpening(Json sidecar, const HeadSharpenings& heads, double strength, int64_t trained) {
   Json s = Json::array(), b = Json::array();
   const auto rounded = [](double value) { return std::round(value * 1e4) / 1e4; };
   for (const std::vector<Sharpening>& layer : heads) {
@@ -214,8 +230,11 @@ absl::Status ChooseRope(const CalibrationInputs& inputs, const CalibrateOptions&
   ACUITY_ASSIGN_OR_RETURN(CalibrationPass pass,
                           scorer.Run("as trained", plain, inputs.texts, true));
   result->passes.push_back(std::move(pass));
-  for (const double slope : options.keep_rope ? std::span<const double>() : kSlopes) {
+  const auto trained = static_cast<double>(options.trained_context);
+  for (const double stretch : options.keep_rope ? std::span<const double>() : kStretches) {
     if (inputs.frequencies.empty()) break;
+    const double slope =
+        std::min(1.0, stretch * trained / (static_cast<double>(options.to_context) - trained));
     Json sidecar = plain;
     sidecar["rope"] = {{"knee", options.trained_context},
                        {"slopes", KneeSlopes(inputs.frequencies, options.trained_context, slope)}};
@@ -224,8 +243,6 @@ absl::Status ChooseRope(const CalibrationInputs& inputs, const CalibrateOptions&
     result->passes.push_back(std::move(pass));
     if (result->passes.back().beyond < result->passes[result->extension].beyond) {
       result->extension = result->passes.size() - 1;
-    } else if (result->extension > 0) {
-      break;  // past the best slope
     }
   }
   result->best = result->extension;
@@ -245,7 +262,7 @@ absl::Status ChooseSharpening(const CalibrationInputs& inputs, const CalibrateOp
   const Sharpening global = GlobalFactor(trained);
   ACUITY_RETURN_IF_ERROR(run("one global factor", WithGlobal(plain.sidecar, global, trained)));
   result->global = result->passes.size() - 1;
-  Heads heads;
+  HeadSharpenings heads;
   for (size_t layer = 0; layer < plain.entropies.size(); ++layer) {
     std::vector<Sharpening>& row = heads.emplace_back();
     for (size_t head = 0; head < plain.entropies[layer].size(); ++head) {
@@ -255,11 +272,13 @@ absl::Status ChooseSharpening(const CalibrationInputs& inputs, const CalibrateOp
     }
   }
   const auto per_head = [&](double strength) {
-    return run(absl::StrCat("per head, ", strength, " of the fit"),
+    return run(absl::StrCat("per head, ", std::round(strength * 100) / 100, " of the fit"),
                WithSharpening(plain.sidecar, heads, strength, trained));
   };
-  ACUITY_RETURN_IF_ERROR(per_head(kFull));
-  return per_head(result->passes.back().beyond < plain.beyond ? kMore : kLess);
+  const double strength = EqualStrength(heads, global, inputs.buckets, trained);
+  if (strength == 0) return absl::OkStatus();  // no head is flatter beyond
+  ACUITY_RETURN_IF_ERROR(per_head(strength));
+  return per_head(strength * (result->passes.back().beyond < plain.beyond ? kMore : kLess));
 }
 
 // Scores a text that had no part in the choice with what there is to compare.
@@ -311,9 +330,10 @@ absl::Status RunCalibration(const CalibrateOptions& given, bool json) {
   options.trained_context = inputs.trained_context;
   const Scratch scratch;
   if (scratch.path().empty()) return absl::UnavailableError("no temporary folder can be made");
-  const size_t passes = 1 + (options.keep_rope ? 0 : std::size(kSlopes)) + 3;
+  const size_t passes = 1 + (options.keep_rope ? 0 : std::size(kStretches)) + 3;
   const size_t checks = 4 * inputs.held_out.size();
-  Scorer scorer(options, inputs, scratch.path(), static_cast<int>(passes + checks),
+  const ScoreCache cache(options.report.empty() ? "" : options.report + ".scores", options.model);
+  Scorer scorer(options, inputs, cache, scratch.path(), static_cast<int>(passes + checks),
                 static_cast<int64_t>(passes * inputs.texts.size() + checks) * options.to_context);
   Calibration calibration;
   ACUITY_RETURN_IF_ERROR(ChooseRope(inputs, options, scorer, &calibration));
@@ -340,6 +360,7 @@ absl::Status RunCalibration(const CalibrateOptions& given, bool json) {
         {{"text", options.held_out[i]}, {"passes", PassesJson(held, trained)}});
     ACUITY_RETURN_IF_ERROR(WriteReport(options.report, report));
   }
+  cache.Clear();
   if (json) Print(report);
   return absl::OkStatus();
 }

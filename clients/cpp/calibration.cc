@@ -116,6 +116,21 @@ Sharpening FitHead(const Entropies& plain, const Entropies& probed, const Sharpe
   return {s, s * (std::log(static_cast<double>(trained)) - origin)};
 }
 
+double EqualStrength(const HeadSharpenings& heads, const Sharpening& global, const Buckets& buckets,
+                     int64_t trained) {
+  double wanted = 0, fitted = 0;
+  for (const Bucket& bucket : buckets.beyond) {
+    const auto rows = static_cast<double>(bucket.rows);
+    for (const std::vector<Sharpening>& layer : heads) {
+      for (const Sharpening& head : layer) {
+        wanted += rows * global.excess(bucket, trained);
+        fitted += rows * head.excess(bucket, trained);
+      }
+    }
+  }
+  return fitted > 0 ? std::min(1.0, wanted / fitted) : 0;
+}
+
 std::vector<double> KneeSlopes(std::span<const double> frequencies, int64_t knee, double slope) {
   std::vector<double> slopes;
   for (const double frequency : frequencies) {

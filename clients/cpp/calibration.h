@@ -60,6 +60,13 @@ inline constexpr double kMaxExcess = 0.5;  // of a fitted head: a scale of 1.5
 Sharpening FitHead(const Entropies& plain, const Entropies& probed, const Sharpening& probe,
                    const Buckets& buckets, int64_t trained);
 
+using HeadSharpenings = std::vector<std::vector<Sharpening>>;  // [layers][heads]
+
+// How much of `heads` sharpens as much as `global` does, in the mean over heads and rows beyond the
+// trained length; at most 1, and 0 if no head is to be sharpened.
+double EqualStrength(const HeadSharpenings& heads, const Sharpening& global, const Buckets& buckets,
+                     int64_t trained);
+
 // Slopes of a rotary embedding beyond a knee at `knee` (RopeSpec::slopes): 1 for pairs that turn 32
 // times or more within it, `slope` for those that turn once or less, and in between by the
 // logarithm of the turns (YaRN's ramp, arXiv 2309.00071). frequencies: radians per position.

