@@ -251,6 +251,20 @@ void DequantiseQ6_K(const uint8_t* __restrict blocks, int64_t num_blocks, float*
   }
 }
 
+// exponent, nibbles[16]: y = 2^(exponent - 128) * twice the E2M1 number (OCP Microscaling formats).
+void DequantiseMxfp4(const uint8_t* __restrict blocks, int64_t num_blocks, float* __restrict out) {
+  constexpr int kBytes = 17;
+  constexpr float kTwiceE2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  for (int64_t i = 0; i < num_blocks; ++i, blocks += kBytes, out += kBlock) {
+    const uint32_t e = blocks[0];
+    const float d = std::bit_cast<float>(e < 2 ? 0x00200000u << e : (e - 1) << 23);
+    for (int j = 0; j < 16; ++j) {
+      out[j] = d * kTwiceE2m1[blocks[1 + j] & 0xf];
+      out[j + 16] = d * kTwiceE2m1[blocks[1 + j] >> 4];
+    }
+  }
+}
+
 constexpr TensorType kTypes[] = {
     {0, "F32", 1, 4, DequantiseF32},
     {1, "F16", 1, 2, DequantiseF16},
@@ -265,6 +279,7 @@ constexpr TensorType kTypes[] = {
     {13, "Q5_K", kSuperBlock, 176, DequantiseQ5_K},
     {14, "Q6_K", kSuperBlock, 210, DequantiseQ6_K},
     {30, "BF16", 1, 2, DequantiseBF16},
+    {39, "MXFP4", kBlock, 17, DequantiseMxfp4},
 };
 
 }  // namespace

@@ -19,7 +19,7 @@ struct TensorType {
   void (*dequantise)(const uint8_t* blocks, int64_t num_blocks, float* out);
 };
 
-// F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K.
+// F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4.
 std::span<const TensorType> SupportedTensorTypes();
 
 // Null if `id` is not one of them. The result lives for ever.

@@ -1,9 +1,15 @@
 #include "engine/loader/gguf_checkpoint.h"
 
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "engine/loader/gguf_architectures.h"
+#include "engine/loader/gguf_metadata.h"
+#include "engine/loader/gguf_tensors.h"
 #include "engine/loader/gguf_tokenizer.h"
 #include "engine/loader/mapped_file.h"
 #include "engine/loader/status_util.h"
@@ -14,15 +20,14 @@ namespace {
 // A model file larger than this is not for this daemon: its weights could not be held in memory.
 constexpr uint64_t kMaxModelFileBytes = uint64_t{1} << 40;
 constexpr uint64_t kMaxNameBytes = 1024;
-constexpr std::string_view kSupportedArchitectures = "llama";
 
 template <typename... Parts>
 absl::Status Bad(const Parts&... parts) {
   return InvalidArgument("GGUF: ", parts...);
 }
 
-// What must hold whatever the architecture.
-absl::Status CheckGeneral(GgufMetadata* metadata) {
+// Which architecture it is, after checking what must hold of every file.
+absl::StatusOr<const GgufArchitecture*> ReadArchitecture(GgufMetadata* metadata) {
   ACUITY_ASSIGN_OR_RETURN(const std::string_view type,
                           metadata->String("general.type", kMaxNameBytes, "model"));
   if (type != "model") {
@@ -32,11 +37,12 @@ absl::Status CheckGeneral(GgufMetadata* metadata) {
   ACUITY_RETURN_IF_ERROR(metadata->Integer("general.quantization_version", 2, 2, 2).status());
   ACUITY_ASSIGN_OR_RETURN(const std::string_view architecture,
                           metadata->String("general.architecture", kMaxNameBytes));
-  if (architecture != kSupportedArchitectures) {
-    return Bad("general.architecture is ", QuoteForError(architecture),
-               "; supported: ", kSupportedArchitectures);
+  std::string supported;
+  for (const GgufArchitecture& one : GgufArchitectures()) {
+    if (one.name == architecture) return &one;
+    supported += Concat(supported.empty() ? "" : ", ", one.name);
   }
-  return absl::OkStatus();
+  return Bad("general.architecture is ", QuoteForError(architecture), "; supported: ", supported);
 }
 
 // The name of the type that most tensors have; of equals, the one that comes first in
@@ -56,20 +62,39 @@ std::string_view CommonestType(const GgufFile& file) {
   return commonest;
 }
 
+// The spec's tensors, each in terms of the file's.
+struct Tensors {
+  std::vector<Checkpoint::TensorInfo> infos;
+  std::vector<GgufTensorView> views;  // parallel to infos
+  std::map<std::string, size_t, std::less<>> index;
+};
+
+absl::StatusOr<Tensors> MapTensors(const GgufArchitecture& architecture, const ModelSpec& spec,
+                                   GgufTensorMap* map) {
+  Tensors all;
+  for (ModelTensor& tensor : ModelTensors(spec)) {
+    ACUITY_ASSIGN_OR_RETURN(const GgufTensorView view,
+                            map->Resolve(tensor, spec, architecture.ffn_norm));
+    all.index[tensor.name] = all.infos.size();
+    all.infos.push_back({std::move(tensor.name), std::string(view.tensor->type->name), tensor.rows,
+                         tensor.columns});
+    all.views.push_back(view);
+  }
+  ACUITY_RETURN_IF_ERROR(map->CheckAllUsed(architecture.name));
+  return all;
+}
+
 class GgufCheckpoint : public Checkpoint {
  public:
-  GgufCheckpoint(GgufFile file, uint64_t file_bytes, ModelSpec spec, TokenizerSpec tokenizer)
+  // `tensors` views elements of file.tensors.
+  GgufCheckpoint(GgufFile file, uint64_t file_bytes, ModelSpec spec, TokenizerSpec tokenizer,
+                 Tensors tensors)
       : file_(std::move(file)),
         file_bytes_(file_bytes),
         spec_(std::move(spec)),
         tokenizer_(std::move(tokenizer)),
-        stored_type_(CommonestType(file_)) {
-    tensors_.reserve(file_.tensors.size());
-    for (const GgufTensor& tensor : file_.tensors) {
-      tensors_.push_back({std::string(tensor.name), std::string(tensor.type->name), tensor.dims[1],
-                          tensor.dims[0]});
-    }
-  }
+        tensors_(std::move(tensors)),
+        stored_type_(CommonestType(file_)) {}
 
   void Own(std::unique_ptr<MappedFile> mapping) { mapping_ = std::move(mapping); }
 
@@ -77,28 +102,30 @@ class GgufCheckpoint : public Checkpoint {
   const TokenizerSpec& tokenizer() const override { return tokenizer_; }
   std::string_view stored_type() const override { return stored_type_; }
   uint64_t file_bytes() const override { return file_bytes_; }
-  const std::vector<TensorInfo>& tensors() const override { return tensors_; }
+  const std::vector<TensorInfo>& tensors() const override { return tensors_.infos; }
 
   const TensorInfo* Find(std::string_view name) const override {
-    const GgufTensor* tensor = file_.FindTensor(name);
-    return tensor == nullptr ? nullptr : &tensors_[tensor - file_.tensors.data()];
+    const auto found = tensors_.index.find(name);
+    return found == tensors_.index.end() ? nullptr : &tensors_.infos[found->second];
   }
 
   absl::Status ReadRows(const TensorInfo& info, int64_t row_begin, int64_t num_rows,
                         float* out) const override {
-    const GgufTensor* tensor = file_.FindTensor(info.name);
-    if (tensor == nullptr) {
+    const auto found = tensors_.index.find(info.name);
+    if (found == tensors_.index.end()) {
       return InvalidArgument("no tensor ", QuoteForError(info.name), " in this checkpoint");
     }
-    const int64_t rows = tensor->dims[1];
-    if (row_begin < 0 || num_rows < 0 || row_begin > rows || num_rows > rows - row_begin) {
+    if (row_begin < 0 || num_rows < 0 || row_begin > info.rows ||
+        num_rows > info.rows - row_begin) {
       return InvalidArgument("rows [", row_begin, ", +", num_rows, ") of ",
-                             QuoteForError(info.name), ", which has ", rows);
+                             QuoteForError(info.name), ", which has ", info.rows);
     }
-    const TensorType& type = *tensor->type;
-    const int64_t blocks_per_row = tensor->dims[0] / type.elements_per_block;
-    type.dequantise(tensor->data.data() + row_begin * blocks_per_row * type.bytes_per_block,
-                    num_rows * blocks_per_row, out);
+    const GgufTensorView& view = tensors_.views[found->second];
+    if (info.rows == 1) {
+      view.Read(0, num_rows * info.columns, 1, out);
+    } else {
+      view.Read(row_begin, num_rows, info.columns, out);
+    }
     return absl::OkStatus();
   }
 
@@ -108,25 +135,26 @@ class GgufCheckpoint : public Checkpoint {
   const uint64_t file_bytes_;
   const ModelSpec spec_;
   const TokenizerSpec tokenizer_;
+  const Tensors tensors_;
   const std::string_view stored_type_;
-  std::vector<TensorInfo> tensors_;  // parallel to file_.tensors
 };
 
 absl::StatusOr<std::unique_ptr<GgufCheckpoint>> Build(std::span<const uint8_t> bytes) {
   ACUITY_ASSIGN_OR_RETURN(GgufFile file, ParseGguf(bytes));
   GgufMetadata metadata(&file);
-  ACUITY_RETURN_IF_ERROR(CheckGeneral(&metadata));
-  ACUITY_ASSIGN_OR_RETURN(ModelSpec spec, ReadLlamaSpec(&metadata));
+  GgufTensorMap map(&file);
+  ACUITY_ASSIGN_OR_RETURN(const GgufArchitecture* architecture, ReadArchitecture(&metadata));
+  ACUITY_ASSIGN_OR_RETURN(ModelSpec spec, ReadGgufSpec(*architecture, &metadata, &map));
   ACUITY_ASSIGN_OR_RETURN(TokenizerSpec tokenizer, ReadTokenizerSpec(&metadata));
   const int vocabulary = static_cast<int>(tokenizer.tokens.size());
   if (spec.vocab_size != 0 && spec.vocab_size != vocabulary) {
-    return Bad("llama.vocab_size is ", spec.vocab_size, ", but tokenizer.ggml.tokens has ",
-               vocabulary, " elements");
+    return Bad(architecture->name, ".vocab_size is ", spec.vocab_size,
+               ", but tokenizer.ggml.tokens has ", vocabulary, " elements");
   }
   spec.vocab_size = vocabulary;
-  ACUITY_RETURN_IF_ERROR(CheckLlamaTensors(file, &spec));
+  ACUITY_ASSIGN_OR_RETURN(Tensors tensors, MapTensors(*architecture, spec, &map));
   return std::make_unique<GgufCheckpoint>(std::move(file), bytes.size(), std::move(spec),
-                                          std::move(tokenizer));
+                                          std::move(tokenizer), std::move(tensors));
 }
 
 }  // namespace

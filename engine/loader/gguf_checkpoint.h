@@ -8,8 +8,6 @@
 
 #include "absl/status/statusor.h"
 #include "engine/loader/checkpoint.h"
-#include "engine/loader/gguf.h"
-#include "engine/loader/gguf_metadata.h"
 
 namespace acuity::engine {
 
@@ -19,13 +17,5 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenGguf(std::span<const uint8_t> by
 
 // As Checkpoint::Open, of a GGUF file.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenGgufFile(const std::string& path);
-
-// What the metadata alone says of a model of the "llama" architecture; vocab_size, tied_embeddings
-// and rope_factors are left for the tensors to say. Reads, or refuses, every key under "llama.".
-absl::StatusOr<ModelSpec> ReadLlamaSpec(GgufMetadata* metadata);
-
-// Completes `spec` from the tensors, after checking that the file has exactly those that it must
-// have, with the right shapes.
-absl::Status CheckLlamaTensors(const GgufFile& file, ModelSpec* spec);
 
 }  // namespace acuity::engine

@@ -23,6 +23,11 @@ class GgufMetadata {
 
   bool Has(std::string_view key) const { return file_->FindValue(key) != nullptr; }
 
+  bool IsArray(std::string_view key) const {
+    const GgufValue* value = file_->FindValue(key);
+    return value != nullptr && value->type == GgufType::kArray;
+  }
+
   // Integers are uint32 or uint64 in the file, as the format's specification has it for every count
   // and id.
   absl::StatusOr<int64_t> Integer(std::string_view key, int64_t min, int64_t max,

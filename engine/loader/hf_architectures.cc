@@ -430,4 +430,22 @@ constexpr HfArchitecture kArchitectures[] = {
 
 std::span<const HfArchitecture> HfArchitectures() { return kArchitectures; }
 
+absl::StatusOr<HfModel> ReadHfModel(std::string_view config_json) {
+  ACUITY_ASSIGN_OR_RETURN(const HfConfig config, HfConfig::Parse(config_json));
+  ACUITY_ASSIGN_OR_RETURN(const std::string type, config.String("model_type"));
+  HfModel model;
+  std::string supported;
+  for (const HfArchitecture& architecture : HfArchitectures()) {
+    if (architecture.model_type == type) model.architecture = &architecture;
+    supported += Concat(supported.empty() ? "" : ", ", architecture.model_type);
+  }
+  if (model.architecture == nullptr) {
+    return config.Bad("model_type", Concat("supported: ", supported));
+  }
+  model.spec.architecture = model.architecture->model_type;
+  ACUITY_RETURN_IF_ERROR(model.architecture->read(config, &model.spec));
+  ACUITY_RETURN_IF_ERROR(config.CheckAllRead());
+  return model;
+}
+
 }  // namespace acuity::engine

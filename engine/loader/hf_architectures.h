@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/loader/hf_config.h"
 #include "engine/loader/hf_tensors.h"
 #include "engine/loader/model_spec.h"
@@ -23,5 +24,12 @@ struct HfArchitecture {
 };
 
 std::span<const HfArchitecture> HfArchitectures();
+
+struct HfModel {
+  const HfArchitecture* architecture = nullptr;
+  ModelSpec spec;  // all but display_name and what the tensors say
+};
+// Reads a config.json. InvalidArgument if its model_type is not known, or any key not understood.
+absl::StatusOr<HfModel> ReadHfModel(std::string_view config_json);
 
 }  // namespace acuity::engine

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "engine/loader/hf_architectures.h"
-#include "engine/loader/hf_config.h"
 #include "engine/loader/hf_tensors.h"
 #include "engine/loader/mapped_file.h"
 #include "engine/loader/model_file.h"
@@ -84,21 +83,11 @@ class HfCheckpoint : public Checkpoint {
   std::map<std::string, size_t, std::less<>> index_;
 };
 
-absl::StatusOr<HfConfig> ReadConfig(const std::string& directory) {
+absl::StatusOr<HfModel> ReadConfig(const std::string& directory) {
   ACUITY_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file,
                           OpenModelFile(directory, "config.json", kMaxConfigFileBytes));
   const std::span<const uint8_t> bytes = file->bytes();
-  return HfConfig::Parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-}
-
-absl::StatusOr<const HfArchitecture*> FindArchitecture(const HfConfig& config) {
-  ACUITY_ASSIGN_OR_RETURN(const std::string type, config.String("model_type"));
-  std::string supported;
-  for (const HfArchitecture& architecture : HfArchitectures()) {
-    if (architecture.model_type == type) return &architecture;
-    supported += Concat(supported.empty() ? "" : ", ", architecture.model_type);
-  }
-  return config.Bad("model_type", Concat("supported: ", supported));
+  return ReadHfModel({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 // One number per head: s or b of a layer's scalable softmax.
@@ -152,17 +141,13 @@ absl::Status FitTokenizer(int vocab_size, TokenizerSpec* tokenizer) {
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> Build(const std::string& directory,
                                                   TokenizerSpec tokenizer) {
-  ACUITY_ASSIGN_OR_RETURN(const HfConfig config, ReadConfig(directory));
-  ACUITY_ASSIGN_OR_RETURN(const HfArchitecture* architecture, FindArchitecture(config));
-  ModelSpec spec;
-  spec.architecture = architecture->model_type;
+  ACUITY_ASSIGN_OR_RETURN(HfModel model, ReadConfig(directory));
+  ModelSpec& spec = model.spec;
   spec.display_name = std::filesystem::path(directory).filename();
-  ACUITY_RETURN_IF_ERROR(architecture->read(config, &spec));
-  ACUITY_RETURN_IF_ERROR(config.CheckAllRead());
   ACUITY_RETURN_IF_ERROR(FitTokenizer(spec.vocab_size, &tokenizer));
   ACUITY_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsSet> set, SafetensorsSet::Open(directory));
   const SafetensorsSet& tensors = *set;
-  HfTensorMap map(tensors, architecture->rules, architecture->base, spec);
+  HfTensorMap map(tensors, model.architecture->rules, model.architecture->base, spec);
   ACUITY_RETURN_IF_ERROR(ReadScalableSoftmax(&map, &spec));
   auto checkpoint =
       std::make_unique<HfCheckpoint>(std::move(set), std::move(spec), std::move(tokenizer));

@@ -6,6 +6,7 @@
 
 #include "engine/base/limits.h"
 #include "engine/loader/model_limits.h"
+#include "engine/loader/policy.h"
 #include "engine/loader/status_util.h"
 
 namespace acuity::engine {
@@ -201,11 +202,10 @@ absl::Status ReadLogitPolicy(const HfConfig& config, ModelSpec* spec) {
     if (!rope.Has("llama_4_scaling_beta")) continue;
     if (policy.kind != RowScaleKind::kSoftmax)
       return rope.Bad("llama_4_scaling_beta", "there is another policy, too");
-    policy.kind = RowScaleKind::kMinistral;
-    ACUITY_ASSIGN_OR_RETURN(policy.strength, rope.Number("llama_4_scaling_beta", -1e3f, 1e3f));
-    ACUITY_ASSIGN_OR_RETURN(policy.length,
+    ACUITY_ASSIGN_OR_RETURN(const float beta, rope.Number("llama_4_scaling_beta", -1e3f, 1e3f));
+    ACUITY_ASSIGN_OR_RETURN(const float context,
                             rope.Number("original_max_position_embeddings", 1, kMaxContextTokens));
-    policy.name = Concat("ministral:beta=", policy.strength, ",context=", policy.length);
+    policy = MinistralPolicy(beta, context);
   }
   if (policy.kind == RowScaleKind::kSoftmax) return absl::OkStatus();
   for (LayerSpec& layer : spec->layers) {

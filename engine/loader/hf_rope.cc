@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/base/limits.h"
+#include "engine/loader/rope_scaling.h"
 #include "engine/loader/status_util.h"
 
 namespace acuity::engine {
@@ -15,11 +16,6 @@ namespace {
 constexpr float kMinTheta = 1.01f, kMaxTheta = 1e12f;
 constexpr float kMinFactor = 1, kMaxFactor = 1e6f;
 constexpr float kMaxDivisor = 1e9f;  // of one frequency
-
-// Frequency i before scaling, in radians per position.
-double Frequency(const RopeSpec& rope, size_t i) {
-  return std::pow(double{rope.theta}, -2.0 * static_cast<double>(i) / rope.rotary_dim);
-}
 
 absl::StatusOr<int> ReadOriginalContext(const HfConfig& scaling, const ModelSpec& spec) {
   ACUITY_ASSIGN_OR_RETURN(
@@ -44,51 +40,30 @@ absl::Status ReadLlama3(const HfConfig& scaling, const ModelSpec& spec, RopeSpec
   }
   ACUITY_ASSIGN_OR_RETURN(const int original, ReadOriginalContext(scaling, spec));
   for (size_t i = 0; i < rope->factors.size(); ++i) {
-    const double waves = original * Frequency(*rope, i) / (2 * std::numbers::pi);  // in `original`
+    const double waves =
+        original * RopeFrequency(*rope, i) / (2 * std::numbers::pi);  // in `original`
     const double smooth = std::clamp((waves - low) / (high - low), 0.0, 1.0);
     rope->factors[i] = static_cast<float>(1 / ((1 - smooth) / factor + smooth));
   }
   return absl::OkStatus();
 }
 
-// 0.1 m ln(factor) + 1.
-double YarnMagnitude(double factor, double m) {
-  return factor <= 1 ? 1 : 0.1 * m * std::log(factor) + 1;
-}
-
 absl::Status ReadYarn(const HfConfig& scaling, RopeSpec* rope, ModelSpec* spec) {
-  ACUITY_ASSIGN_OR_RETURN(const float factor, scaling.Number("factor", kMinFactor, kMaxFactor));
+  YarnScaling yarn;
+  ACUITY_ASSIGN_OR_RETURN(yarn.factor, scaling.Number("factor", kMinFactor, kMaxFactor));
   // transformers takes a 0 in these for an absent key.
-  ACUITY_ASSIGN_OR_RETURN(const float many, scaling.Number("beta_fast", 1e-6f, kMaxFactor, 32.0f));
-  ACUITY_ASSIGN_OR_RETURN(const float few, scaling.Number("beta_slow", 1e-6f, kMaxFactor, 1.0f));
+  ACUITY_ASSIGN_OR_RETURN(yarn.many_turns, scaling.Number("beta_fast", 1e-6f, kMaxFactor, 32.0f));
+  ACUITY_ASSIGN_OR_RETURN(yarn.few_turns, scaling.Number("beta_slow", 1e-6f, kMaxFactor, 1.0f));
   ACUITY_ASSIGN_OR_RETURN(const float m, scaling.Number("mscale", 0, kMaxFactor, 0.0f));
   ACUITY_ASSIGN_OR_RETURN(const float m_all, scaling.Number("mscale_all_dim", 0, kMaxFactor, 0.0f));
   const double magnitude = m != 0 && m_all != 0
-                               ? YarnMagnitude(factor, m) / YarnMagnitude(factor, m_all)
-                               : YarnMagnitude(factor, 1);
+                               ? YarnMagnitude(yarn.factor, m) / YarnMagnitude(yarn.factor, m_all)
+                               : YarnMagnitude(yarn.factor, 1);
   ACUITY_ASSIGN_OR_RETURN(rope->magnitude, scaling.Number("attention_factor", 1e-6f, kMaxFactor,
                                                           static_cast<float>(magnitude)));
-  ACUITY_ASSIGN_OR_RETURN(const bool truncate, scaling.Bool("truncate", true));
-  ACUITY_ASSIGN_OR_RETURN(const int original, ReadOriginalContext(scaling, *spec));
-  // The dimension whose wave turns `turns` times within the original context.
-  const auto dimension = [&](double turns) {
-    return rope->rotary_dim * std::log(original / (turns * 2 * std::numbers::pi)) /
-           (2 * std::log(double{rope->theta}));
-  };
-  double low = dimension(many), high = dimension(few);
-  if (truncate) {
-    low = std::floor(low);
-    high = std::ceil(high);
-  }
-  low = std::max(low, 0.0);
-  high = std::min(high, rope->rotary_dim - 1.0);
-  if (low == high) high += 0.001;
-  for (size_t i = 0; i < rope->factors.size(); ++i) {
-    const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
-    rope->factors[i] = static_cast<float>(1 / (ramp / factor + (1 - ramp)));
-  }
-  const double extended = std::min<double>(double{factor} * original, kMaxContextTokens);
-  spec->max_context = std::max(spec->max_context, static_cast<int>(extended));
+  ACUITY_ASSIGN_OR_RETURN(yarn.truncate, scaling.Bool("truncate", true));
+  ACUITY_ASSIGN_OR_RETURN(yarn.original_context, ReadOriginalContext(scaling, *spec));
+  ApplyYarn(yarn, rope, &spec->max_context);
   return absl::OkStatus();
 }
 
@@ -110,9 +85,7 @@ absl::Status ReadLongRope(const HfConfig& config, const HfConfig& scaling, RopeS
   if (config.Has(kOriginal)) {
     ACUITY_ASSIGN_OR_RETURN(original, ReadOriginalContext(config, *spec));
   }
-  const double factor = static_cast<double>(spec->max_context) / original;
-  const double magnitude =
-      factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(static_cast<double>(original)));
+  const double magnitude = LongRopeMagnitude(spec->max_context, original);
   ACUITY_ASSIGN_OR_RETURN(rope->magnitude, scaling.Number("attention_factor", 1e-6f, kMaxFactor,
                                                           static_cast<float>(magnitude)));
   rope->factors = spec->max_context > original ? longer : shorter;

@@ -150,18 +150,24 @@ absl::StatusOr<LayerPolicy> ParseLogN(std::string_view policy, std::string_view 
 }
 
 // The two policies of a strength and a length, whose names differ.
+LayerPolicy StrengthAndLength(RowScaleKind kind, std::string_view family, std::string_view strength,
+                              float strength_value, std::string_view length, float length_value) {
+  LayerPolicy layer;
+  layer.kind = kind;
+  layer.strength = strength_value;
+  layer.length = length_value;
+  layer.name = Concat(family, ":", strength, "=", strength_value, ",", length, "=", length_value);
+  return layer;
+}
+
 absl::StatusOr<LayerPolicy> ParseStrengthAndLength(std::string_view policy, std::string_view text,
                                                    RowScaleKind kind, std::string_view family,
                                                    std::string_view strength,
                                                    std::string_view length) {
   std::array<Parameter, 2> parameters = {{{strength, true, -HUGE_VALF}, {length, true, 1}}};
   ACUITY_RETURN_IF_ERROR(ReadParameters(policy, text, parameters));
-  LayerPolicy layer;
-  layer.kind = kind;
-  layer.strength = parameters[0].value;
-  layer.length = parameters[1].value;
-  layer.name = Concat(family, ":", strength, "=", layer.strength, ",", length, "=", layer.length);
-  return layer;
+  return StrengthAndLength(kind, family, strength, parameters[0].value, length,
+                           parameters[1].value);
 }
 
 absl::StatusOr<LayerPolicy> ParsePolicy(std::string_view policy, const ModelSpec& spec) {
@@ -193,6 +199,10 @@ LayerPolicy PerHeadPolicy(RowScaleKind kind, float length, std::vector<float> s,
   layer.s = std::move(s);
   layer.b = std::move(b);
   return layer;
+}
+
+LayerPolicy MinistralPolicy(float beta, float context) {
+  return StrengthAndLength(RowScaleKind::kMinistral, "ministral", "beta", beta, "context", context);
 }
 
 absl::Status ApplyPolicy(std::string_view policy, ModelSpec* spec) {

@@ -25,6 +25,9 @@ namespace acuity::engine {
 //   file:PATH                the sidecar below
 absl::Status ApplyPolicy(std::string_view policy, ModelSpec* spec);
 
+// Ministral 3's: logits of position p times 1 + beta ln(1 + floor(p / context)).
+LayerPolicy MinistralPolicy(float beta, float context);
+
 inline constexpr uint64_t kMaxSidecarBytes = 4 << 20;  // two parameters of 128k heads
 
 // Applies a sidecar, JSON text of at least one of these members:

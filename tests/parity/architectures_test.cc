@@ -11,44 +11,37 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <numeric>
-#include <span>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "engine/loader/gguf_architectures.h"
+#include "engine/loader/gguf_checkpoint.h"
 #include "engine/loader/hf_architectures.h"
 #include "engine/loader/hf_checkpoint.h"
-#include "engine/model/model_runner.h"
-#include "tests/engine/model/batch_maker.h"
 #include "tests/parity/golden_file.h"
+#include "tests/parity/golden_model.h"
 #include "tests/parity/tiny_directory.h"
 
 namespace acuity::engine {
 namespace {
 
 using Json = nlohmann::json;
-using Logits = std::vector<std::vector<float>>;  // [rows][vocab]
 
-constexpr double kTolerance = 2e-4;  // of a log-probability
-constexpr int kBlockSize = 8;
-constexpr int kStride = 16;  // blocks of a sequence
 constexpr const char* kTable = "docs/models.md";
 
-const Json& Golden() {
-  static const Json* const golden = new Json(ReadGolden("architectures.json.gz"));
-  return *golden;
-}
+const Json& Golden() { return ArchitecturesGolden(); }
 
-struct Measured {
-  double difference = 0;  // the largest
-  int positions = 0, continuation = 0;
-};
-std::map<std::string, Measured>& Results() {
-  static auto* const results = new std::map<std::string, Measured>;
+Results& Measurements() {
+  static auto* const results = new Results;
+  return *results;
+}
+// The same rows from GGUF files.
+Results& GgufMeasurements() {
+  static auto* const results = new Results;
   return *results;
 }
 
@@ -65,63 +58,6 @@ class Folder {
  private:
   std::string path_;
 };
-
-std::unique_ptr<ModelRunner> MakeRunner(const Checkpoint& checkpoint) {
-  ModelOptions options;
-  options.weight_dtype = options.kv_dtype = kernels::DType::kFloat32;
-  options.block_size = kBlockSize;
-  options.kv_memory_bytes = 4 << 20;
-  options.max_batch_tokens = options.max_logit_rows = kBlockSize * kStride;
-  auto runner = ModelRunner::Create(checkpoint, checkpoint.spec(), options, {});
-  EXPECT_TRUE(runner.ok()) << runner.status();
-  return runner.ok() ? *std::move(runner) : nullptr;
-}
-
-// The logits of `tokens`, which stand at positions first, first + 1, ... of the only sequence.
-Logits Step(ModelRunner& runner, std::span<const int32_t> tokens, int first) {
-  std::vector<int32_t> blocks(kStride);
-  std::iota(blocks.begin(), blocks.end(), 1);
-  Batch batch;
-  ClearBatch(kStride, &batch);
-  AddSequence(tokens, first, blocks, kBlockSize, LogitRows::kAll, &batch);
-  StepOutput output;
-  const absl::Status status = runner.Step(batch, &output);
-  EXPECT_TRUE(status.ok()) << status;
-  const size_t vocab = static_cast<size_t>(runner.spec().vocab_size);
-  Logits logits;
-  for (size_t row = 0; row < output.logits.size() / vocab; ++row) {
-    const auto begin = output.logits.begin() + static_cast<int64_t>(row * vocab);
-    logits.emplace_back(begin, begin + static_cast<int64_t>(vocab));
-  }
-  return logits;
-}
-
-int32_t Likeliest(const std::vector<float>& logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-double LogSum(const std::vector<float>& logits) {
-  const double highest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float z : logits) sum += std::exp(z - highest);
-  return highest + std::log(sum);
-}
-
-// The largest difference to the golden's log-probabilities.
-double Difference(const Json& row, const Logits& logits) {
-  const Json& expected = row["logprobs"];
-  EXPECT_EQ(expected.size(), logits.size());
-  double largest = 0;
-  for (size_t position = 0; position < logits.size(); ++position) {
-    const double sum = LogSum(logits[position]);
-    for (size_t token = 0; token < logits[position].size(); ++token) {
-      const double want = expected[position][token].get<double>() * 1e-5;
-      const double difference = std::abs(logits[position][token] - sum - want);
-      if (!(difference <= largest)) largest = difference;  // NaN sticks out
-    }
-  }
-  return largest;
-}
 
 class ArchitecturesTest : public testing::TestWithParam<size_t> {
  protected:
@@ -142,37 +78,7 @@ class ArchitecturesTest : public testing::TestWithParam<size_t> {
 TEST_P(ArchitecturesTest, MatchesTransformers) {
   const std::unique_ptr<Checkpoint> checkpoint = Open();
   ASSERT_NE(checkpoint, nullptr);
-  const auto runner = MakeRunner(*checkpoint);
-  ASSERT_NE(runner, nullptr);
-  const std::vector<int32_t> prompt = row()["prompt"];
-  const Logits whole = Step(*runner, prompt, 0);
-  const double difference = Difference(row(), whole);
-  std::printf("%s: largest |difference of a log-probability| %.1e\n", name().c_str(), difference);
-  EXPECT_LE(difference, kTolerance);
-
-  // Greedy, token by token on the cache.
-  const std::vector<int32_t> continuation = row()["greedy"];
-  std::vector<int32_t> tokens = prompt;
-  Logits cached = whole;
-  while (tokens.size() < prompt.size() + continuation.size()) {
-    const int32_t next = Likeliest(cached.back());
-    tokens.push_back(next);
-    cached.push_back(Step(*runner, {&next, 1}, static_cast<int>(tokens.size()) - 1).at(0));
-  }
-  EXPECT_THAT(std::span(tokens).subspan(prompt.size()), testing::ElementsAreArray(continuation));
-  // A pass over everything at once, and one in chunks, give the same bits.
-  EXPECT_TRUE(Step(*runner, tokens, 0) == cached);
-  Logits chunked;
-  for (size_t begin = 0; begin < tokens.size(); begin += 13) {
-    const size_t count = std::min<size_t>(13, tokens.size() - begin);
-    for (std::vector<float>& logits :
-         Step(*runner, std::span(tokens).subspan(begin, count), static_cast<int>(begin))) {
-      chunked.push_back(std::move(logits));
-    }
-  }
-  EXPECT_TRUE(chunked == cached);
-  Results()[name()] = {difference, static_cast<int>(prompt.size()),
-                       static_cast<int>(continuation.size())};
+  Measurements()[name()] = CompareWithGolden(row(), *checkpoint);
 }
 
 TEST_P(ArchitecturesTest, RefusesWhatItDoesNotUnderstand) {
@@ -300,6 +206,103 @@ std::string RowName(const testing::TestParamInfo<size_t>& info) {
 INSTANTIATE_TEST_SUITE_P(Rows, ArchitecturesTest,
                          testing::Range<size_t>(0, Golden()["rows"].size()), RowName);
 
+// ---- the same from GGUF files that llama.cpp's converter wrote ----
+
+constexpr const char* kGgufEnding = ".gguf.gz";
+
+std::string GgufFileOf(const Json& row) {
+  return "gguf/" + row["name"].get<std::string>() + kGgufEnding;
+}
+
+std::vector<size_t> RowsWithGguf() {
+  std::vector<size_t> rows;
+  for (size_t i = 0; i < Golden()["rows"].size(); ++i) {
+    if (std::filesystem::exists(kGoldenFolder + GgufFileOf(Golden()["rows"][i]))) rows.push_back(i);
+  }
+  return rows;
+}
+
+std::span<const uint8_t> BytesOf(const std::string& text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+class GgufArchitecturesTest : public testing::TestWithParam<size_t> {
+ protected:
+  const Json& row() const { return Golden()["rows"][GetParam()]; }
+};
+
+TEST_P(GgufArchitecturesTest, MatchesTransformers) {
+  const std::string bytes = ReadGoldenBytes(GgufFileOf(row()));
+  const auto checkpoint = OpenGguf(BytesOf(bytes));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  GgufMeasurements()[row()["name"]] = CompareWithGolden(row(), **checkpoint);
+}
+
+TEST_P(GgufArchitecturesTest, EveryTensorIsNeeded) {
+  const std::string bytes = ReadGoldenBytes(GgufFileOf(row()));
+  const auto file = ParseGguf(BytesOf(bytes));
+  ASSERT_TRUE(file.ok()) << file.status();
+  for (const GgufTensor& tensor : file->tensors) {
+    std::string changed = bytes;
+    changed[static_cast<size_t>(tensor.name.data() - bytes.data())] = 'X';
+    EXPECT_THAT(std::string(OpenGguf(BytesOf(changed)).status().message()),
+                testing::AnyOf(testing::HasSubstr("is missing"), testing::HasSubstr("has shape"),
+                               testing::HasSubstr("is not part of a"),
+                               testing::HasSubstr("is not known here")))
+        << tensor.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Rows, GgufArchitecturesTest, testing::ValuesIn(RowsWithGguf()), RowName);
+
+// ---- hidden states, for embeddings ----
+
+TEST(ArchitecturesListTest, HiddenStatesMatchTransformers) {
+  const Json golden = ReadGolden("embeddings.json.gz");
+  const Folder folder;
+  int compared = 0;
+  for (const Json& row : Golden()["rows"]) {
+    if (!golden["hidden"].contains(row["name"])) continue;
+    const Json& expected = golden["hidden"][row["name"].get<std::string>()];
+    WriteTinyDirectory(row, StoredType::kFloat32, folder.path());
+    const auto checkpoint = OpenHf(folder.path(), {});
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    const std::vector<int32_t> prompt = row["prompt"];
+    const auto states = HiddenStates(**checkpoint, prompt, prompt.size());
+    EXPECT_EQ(HiddenStates(**checkpoint, prompt, 13), states);  // to the bit
+    ASSERT_EQ(states.size(), expected.size());
+    double largest = 0;
+    for (size_t i = 0; i < states.size(); ++i) {
+      if (i % 3 == 0) continue;  // logits
+      ASSERT_EQ(states[i].size(), expected[i].size());
+      for (size_t d = 0; d < states[i].size(); ++d) {
+        const double want = expected[i][d].get<double>() * 1e-6;
+        largest = std::max(largest, std::abs(states[i][d] - want) / std::max(1.0, std::abs(want)));
+      }
+    }
+    std::printf("%s: largest |difference of a hidden state| %.1e\n",
+                row["name"].get<std::string>().c_str(), largest);
+    EXPECT_LE(largest, 2e-4) << row["name"];
+    ++compared;
+  }
+  EXPECT_EQ(compared, static_cast<int>(golden["hidden"].size()));
+}
+
+TEST(ArchitecturesListTest, EveryGgufArchitectureHasAFile) {
+  std::set<std::string> names;
+  for (const size_t i : RowsWithGguf()) {
+    const std::string bytes = ReadGoldenBytes(GgufFileOf(Golden()["rows"][i]));
+    const auto checkpoint = OpenGguf(BytesOf(bytes));
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    names.insert((*checkpoint)->spec().architecture);
+  }
+  std::set<std::string> known;
+  for (const GgufArchitecture& one : GgufArchitectures()) known.emplace(one.name);
+  EXPECT_EQ(names, known);
+  const std::filesystem::directory_iterator files(std::string(kGoldenFolder) + "gguf");
+  EXPECT_EQ(static_cast<size_t>(std::distance(begin(files), end(files))), RowsWithGguf().size());
+}
+
 TEST(ArchitecturesListTest, EveryArchitectureHasARow) {
   for (const HfArchitecture& architecture : HfArchitectures()) {
     const auto& rows = Golden()["rows"];
@@ -316,10 +319,14 @@ std::string ReadFile(const std::string& path) {
 }
 
 std::string TableLine(const Json& row, const Measured& measured) {
-  char line[256];
-  std::snprintf(line, sizeof line, "| %s | `%s` | %.1e | %d + %d |\n",
+  char line[256], gguf[16] = "";
+  const auto from_gguf = GgufMeasurements().find(row["name"].get<std::string>());
+  if (from_gguf != GgufMeasurements().end()) {
+    std::snprintf(gguf, sizeof gguf, "%.1e", from_gguf->second.difference);
+  }
+  std::snprintf(line, sizeof line, "| %s | `%s` | %.1e | %s | %d + %d |\n",
                 row["name"].get<std::string>().c_str(),
-                row["model_type"].get<std::string>().c_str(), measured.difference,
+                row["model_type"].get<std::string>().c_str(), measured.difference, gguf,
                 measured.positions, measured.continuation);
   return line;
 }
@@ -342,9 +349,10 @@ class TableWriter : public testing::Environment {
     const size_t first = text.find(begin), last = text.find(end);
     ASSERT_TRUE(first != std::string::npos && last != std::string::npos) << path;
     std::string lines =
-        "| model | `model_type` | largest difference | positions |\n|---|---|---|---|\n";
+        "| model | `model_type` | largest difference | from GGUF | positions "
+        "|\n|---|---|---|---|---|\n";
     for (const Json& row : Golden()["rows"]) {
-      lines += TableLine(row, Results().at(row["name"].get<std::string>()));
+      lines += TableLine(row, Measurements().at(row["name"].get<std::string>()));
     }
     std::ofstream(path) << text.substr(0, first + begin.size()) << lines << text.substr(last);
   }

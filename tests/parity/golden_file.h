@@ -18,9 +18,12 @@ inline std::string DefaultModelPath() {
   return folder + "/models/smollm2-135m-instruct-q4_1.gguf";
 }
 
-// `name` in tests/parity/golden, compressed or not; the working directory is the repository's root.
-inline nlohmann::json ReadGolden(const std::string& name) {
-  const std::string path = "tests/parity/golden/" + name;
+// The folder of the goldens: the working directory is the repository's root.
+inline constexpr const char* kGoldenFolder = "tests/parity/golden/";
+
+// `name` in that folder, compressed or not.
+inline std::string ReadGoldenBytes(const std::string& name) {
+  const std::string path = kGoldenFolder + name;
   gzFile file = gzopen(path.c_str(), "rb");
   EXPECT_NE(file, nullptr) << path;
   if (file == nullptr) return {};
@@ -28,7 +31,11 @@ inline nlohmann::json ReadGolden(const std::string& name) {
   char buffer[1 << 16];
   for (int read; (read = gzread(file, buffer, sizeof buffer)) > 0;) text.append(buffer, read);
   gzclose(file);
-  return nlohmann::json::parse(text);
+  return text;
+}
+
+inline nlohmann::json ReadGolden(const std::string& name) {
+  return nlohmann::json::parse(ReadGoldenBytes(name));
 }
 
 }  // namespace acuity::engine

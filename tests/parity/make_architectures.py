@@ -30,7 +30,9 @@ import numpy as np
 import torch
 import transformers
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+
+from recipe import Hash, Values
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden/architectures.json.gz"
 PROMPT_TOKENS = 70
@@ -71,6 +73,7 @@ ROWS = [
      {**BASE, **Rope("yarn", factor=8.0, beta_fast=8.0, beta_slow=0.5, mscale=1.0, mscale_all_dim=0.5,
                      truncate=False, original_max_position_embeddings=32)}, {"rope_scaling": None}),
     ("mistral", "mistral", {**BASE, "sliding_window": 12}, {"sliding_window": None}),
+    ("mistral, no window", "mistral", {**BASE, "sliding_window": None}, {"sliding_window": 12}),
     ("ministral", "ministral",
      {**BASE, "sliding_window": 12, "layer_types": ["sliding_attention", "full_attention"]},
      {"sliding_window": 24}),
@@ -90,12 +93,20 @@ ROWS = [
       "attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0},
      {"sliding_window": 24, "query_pre_attn_scalar": 16, "attn_logit_softcapping": None,
       "final_logit_softcapping": None}),
+    ("gemma2, its own scale", "gemma2",
+     {**BASE, "tie_word_embeddings": True, "sliding_window": 12, "query_pre_attn_scalar": 16,
+      "attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0},
+     {"query_pre_attn_scalar": 8}),
     ("gemma3", "gemma3_text",
      {**BASE, **FOUR, "tie_word_embeddings": True, "sliding_window": 12, "query_pre_attn_scalar": 8,
       "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
       "rope_theta": 1000.0, "rope_local_base_freq": 50.0,
       "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
      {"sliding_window": 24, "rope_local_base_freq": 100.0, "rope_scaling": None}),
+    ("gemma3, its own scale and pattern", "gemma3_text",
+     {**BASE, "num_hidden_layers": 7, "tie_word_embeddings": True, "sliding_window": 12,
+      "query_pre_attn_scalar": 16, "rope_theta": 1000.0, "rope_local_base_freq": 50.0},
+     {"layer_types": ["sliding_attention"] * 7, "rope_local_base_freq": 1000.0}),
     ("phi3", "phi3", {**PLAIN, "sliding_window": 12}, {"sliding_window": None}),
     ("phi3, longrope", "phi3",
      {**PLAIN, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 32,
@@ -119,12 +130,14 @@ ROWS = [
      {**PLAIN, "use_parallel_residual": True, "qk_layernorm": True}, {"layer_norm_eps": 0.1}),
     ("starcoder2", "starcoder2", {**PLAIN, "sliding_window": 12, "tie_word_embeddings": True},
      {"sliding_window": None}),
+    ("starcoder2, no window, untied", "starcoder2", {**PLAIN, "tie_word_embeddings": False}, {}),
     ("gpt2", "gpt2", dict(n_embd=32, n_layer=2, n_head=2, n_positions=128, vocab_size=VOCAB,
                           bos_token_id=0, eos_token_id=0), {"scale_attn_weights": False}),
     ("gpt_neox", "gpt_neox", {**MHA, "rotary_pct": 0.5, "rotary_emb_base": 100},
      {"use_parallel_residual": False, "rotary_pct": 0.25, "rotary_emb_base": 50}),
     ("gpt_neox, serial", "gpt_neox",
      {**MHA, "use_parallel_residual": False, "attention_bias": False}, {}),
+    ("gpt_neox, base of 10,000", "gpt_neox", {**MHA, "rotary_pct": 0.5}, {"rotary_pct": 0.25}),
     ("cohere", "cohere", {**PLAIN, "tie_word_embeddings": True, "logit_scale": 2.0},
      {"logit_scale": 1.0, "rope_theta": 100.0}),
     ("cohere, QK norm", "cohere", {**PLAIN, "tie_word_embeddings": True, "use_qk_norm": True, "logit_scale": 2.0}, {}),
@@ -160,30 +173,14 @@ POLICY_ROWS = [
     ("ministral3", "ministral",
      {**BASE, "layer_types": ["full_attention"] * 2, **YARN},
      {"llama_4_scaling_beta": 0.2}),
+    ("ministral3, mscale", "ministral",
+     {**BASE, "layer_types": ["full_attention"] * 2,
+      **Rope("yarn", factor=4.0, original_max_position_embeddings=32, mscale=1.0, mscale_all_dim=1.0)},
+     {"llama_4_scaling_beta": 0.2}),
 ]
 
 
 # ---- weights ----
-
-def Hash(name, count):
-    """`count` 64-bit integers: splitmix64 from the FNV-1a hash of the name on."""
-    seed = 0xCBF29CE484222325
-    for byte in name.encode():
-        seed = (seed ^ byte) * 0x100000001B3 % 2**64
-    with np.errstate(over="ignore"):
-        x = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
-def Values(name, shape, offset, shift, exponent):
-    """offset + (q >> shift) * 2^exponent; q is bell-shaped, -256 to 255, of standard deviation 74."""
-    x = Hash(name, math.prod(shape))
-    parts = sum((x >> np.uint64(16 * i) & np.uint64(0xFFFF)).astype(np.int64) for i in range(4))
-    q = (parts - 2 * 65536) >> 9
-    return (offset + (q >> shift) * 2.0**exponent).astype(np.float32).reshape(shape)
-
 
 def Recipe(model_type, tied, name, shape):
     """[offset, shift, exponent] that make a lively model."""
