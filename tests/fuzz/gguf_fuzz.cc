@@ -1,5 +1,4 @@
-#include "tests/fuzz/gguf_fuzz.h"
-
+// Opens the input as a GGUF file and, if it is a model, reads every row of every tensor.
 #include <cstdlib>
 #include <memory>
 #include <vector>
@@ -7,6 +6,7 @@
 #include "engine/loader/checkpoint.h"
 #include "engine/loader/gguf.h"
 #include "engine/loader/gguf_checkpoint.h"
+#include "tests/fuzz/entry.h"
 
 namespace acuity::engine {
 namespace {

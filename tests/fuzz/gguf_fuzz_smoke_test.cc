@@ -1,24 +1,14 @@
 // What the ordinary suite runs of the fuzzer: 20,000 seeded mutations, the same on every run.
-#include <algorithm>
-#include <memory>
-
 #include "gtest/gtest.h"
-#include "tests/fuzz/gguf_fuzz.h"
 #include "tests/fuzz/gguf_seeds.h"
 #include "tests/fuzz/mutator.h"
+#include "tests/fuzz/smoke.h"
 
 namespace acuity::engine::testing {
 namespace {
 
 constexpr int kMutations = 20000;
 constexpr uint64_t kSeed = 1;
-
-// In a heap block of exactly this size: ASan sees a byte too far.
-void RunOnce(const Bytes& bytes) {
-  const std::unique_ptr<uint8_t[]> copy(new uint8_t[bytes.size()]);
-  std::copy(bytes.begin(), bytes.end(), copy.get());
-  ASSERT_EQ(LLVMFuzzerTestOneInput(copy.get(), bytes.size()), 0);
-}
 
 TEST(GgufFuzzSmoke, Seeds) {
   for (const Bytes& seed : GgufSeeds()) RunOnce(seed);

@@ -1,5 +1,5 @@
-#include "tests/fuzz/hf_tokenizer_fuzz.h"
-
+// Reads the input as a tokenizer.json and, if it makes a tokenizer, encodes and decodes texts with
+// it.
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -8,6 +8,7 @@
 #include "engine/loader/hf_tokenizer_file.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/utf8.h"
+#include "tests/fuzz/entry.h"
 
 namespace acuity::engine {
 namespace {

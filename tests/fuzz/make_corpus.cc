@@ -8,7 +8,7 @@
 
 #include "tests/fuzz/gguf_seeds.h"
 #include "tests/fuzz/safetensors_seeds.h"
-#include "tests/fuzz/template_fuzz.h"
+#include "tests/fuzz/template_seeds.h"
 
 namespace {
 

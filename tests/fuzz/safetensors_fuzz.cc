@@ -1,5 +1,5 @@
-#include "tests/fuzz/safetensors_fuzz.h"
-
+// Opens the input as a file of tensors or, if it begins with '{' and its fifth byte is not 0 (then
+// it is no header length below 4 GiB), as an index; reads every tensor that there is.
 #include <algorithm>
 #include <cstdlib>
 #include <span>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/loader/safetensors.h"
+#include "tests/fuzz/entry.h"
 
 namespace acuity::engine {
 namespace {

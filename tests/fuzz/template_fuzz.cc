@@ -1,11 +1,12 @@
-#include "tests/fuzz/template_fuzz.h"
-
+// Renders the input: up to the first NUL a template, after it JSON, which the template sees as
+// `messages`.
 #include <algorithm>
 #include <cstdlib>
 
 #include "engine/tokenizer/template_evaluator.h"
 #include "engine/tokenizer/template_json.h"
 #include "engine/tokenizer/template_parser.h"
+#include "tests/fuzz/entry.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   namespace jinja = acuity::engine::jinja;

@@ -1,11 +1,9 @@
 // What the ordinary suite runs of the template fuzzer: seeded mutations, the same on every run.
-#include "gtest/gtest.h"
-
-#include <memory>
-#include <random>
 #include <string>
 
-#include "tests/fuzz/template_fuzz.h"
+#include "gtest/gtest.h"
+#include "tests/fuzz/smoke.h"
+#include "tests/fuzz/template_seeds.h"
 
 namespace acuity::engine::testing {
 namespace {
@@ -33,40 +31,8 @@ constexpr std::string_view kPieces[] = {"{{",          "}}",
                                         "|map",        "\xff",
                                         "\xc3",        "\n"};
 
-class Mutator {
- public:
-  size_t Below(size_t limit) { return random_() % limit; }
-  std::string Mutate(std::string text) {
-    for (size_t left = 1 + Below(4); left > 0; --left) {
-      const size_t at = Below(text.size() + 1), length = Below(12);
-      const std::string part = text.substr(at, length);
-      switch (Below(4)) {
-        case 0:
-          text.erase(at, length);
-          break;
-        case 1:
-          text.insert(Below(text.size() + 1), part);
-          break;
-        default:
-          text.insert(at, kPieces[Below(std::size(kPieces))]);
-      }
-    }
-    return text;
-  }
-
- private:
-  std::mt19937_64 random_{1};
-};
-
-// In a heap block of exactly this size: ASan sees a byte too far.
-void RunOnce(const std::string& text) {
-  const std::unique_ptr<uint8_t[]> copy(new uint8_t[text.size()]);
-  std::copy(text.begin(), text.end(), copy.get());
-  ASSERT_EQ(LLVMFuzzerTestOneInput(copy.get(), text.size()), 0);
-}
-
 TEST(TemplateFuzzSmoke, SeedsAndMutations) {
-  Mutator mutator;
+  TextMutator mutator(kPieces);
   for (int i = 0; i < kMutations; ++i) {
     std::string source(kTemplateSeeds[mutator.Below(std::size(kTemplateSeeds))]);
     std::string json(kJsonSeeds[mutator.Below(std::size(kJsonSeeds))]);

@@ -1,12 +1,7 @@
-// The libFuzzer entry of chat templates, also called by the smoke test of the ordinary suite.
+// What fuzzing of chat templates starts from.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <string_view>
-
-// Up to the first NUL a template, after it JSON, which the template sees as `messages`. Returns 0.
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 namespace acuity::engine::testing {
 
