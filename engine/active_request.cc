@@ -28,7 +28,7 @@ ActiveRequest::ActiveRequest(const ModelContext* context, std::shared_ptr<const 
       sink_(std::move(sink)),
       detail_(Resolve(*request_, context->report_min_tokens)) {
   const SamplingParams& sampling = request_->sampling;
-  const int n = request_->score ? 1 : sampling.n;
+  const int n = request_->generates() ? sampling.n : 1;
   for (int i = 0; i < n; ++i) {
     samples_.push_back({StreamDecoder(context_->tokenizer), StopMatcher(&sampling.stop_strings)});
   }
@@ -70,9 +70,7 @@ void ActiveRequest::Measure(const ScheduledSequence& scheduled,
 
 StepResult ActiveRequest::Advance(const ScheduledSequence& scheduled, std::span<const float> logits,
                                   int vocab_size, Sampler* sampler, absl::Time now) {
-  if (first_scheduled_ == absl::InfinitePast()) {
-    first_scheduled_ = scheduled.sequence->first_scheduled;
-  }
+  NoteFirstScheduled(*scheduled.sequence);
   if (request_->score) return ScorePrompt(scheduled, logits, vocab_size, sampler);
   if (!scheduled.samples) return {};
   return SampleNext(scheduled, logits, sampler, now);
@@ -148,6 +146,34 @@ StepResult ActiveRequest::ScorePrompt(const ScheduledSequence& scheduled,
     return {};
   NoteSequence(sequence, FinishReason::kStop);
   return {-1, FinishReason::kStop};
+}
+
+StepResult ActiveRequest::Pool(const ScheduledSequence& scheduled, std::span<const float> hidden) {
+  const Sequence& sequence = *scheduled.sequence;
+  NoteFirstScheduled(sequence);
+  const int rows = scheduled.num_tokens - scheduled.first_logit_row;
+  if (rows > 0) {
+    const size_t width = hidden.size() / static_cast<size_t>(rows);
+    pooled_.resize(width);
+    for (size_t i = 0; i < hidden.size(); ++i) pooled_[i % width] += hidden[i];
+  }
+  if (!std::all_of(pooled_.begin(), pooled_.end(), [](double x) { return std::isfinite(x); })) {
+    EndSample(sequence, FinishReason::kError,
+              absl::InternalError("the model's hidden states are not finite numbers"));
+    return {-1, FinishReason::kError};
+  }
+  const int size = static_cast<int>(sequence.tokens.size());
+  if (sequence.computed + scheduled.num_tokens < size) return {};
+  const double divisor = request_->pooling == Pooling::kMean ? size : 1;
+  for (const double sum : pooled_) {
+    result_.embedding.push_back(static_cast<float>(sum / divisor));
+  }
+  NoteSequence(sequence, FinishReason::kStop);
+  return {-1, FinishReason::kStop};
+}
+
+void ActiveRequest::NoteFirstScheduled(const Sequence& sequence) {
+  if (first_scheduled_ == absl::InfinitePast()) first_scheduled_ = sequence.first_scheduled;
 }
 
 FinishReason ActiveRequest::FinishAfter(TokenId token, int output) const {

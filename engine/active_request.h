@@ -41,6 +41,9 @@ class ActiveRequest {
   // tells the sink.
   StepResult Advance(const ScheduledSequence& scheduled, std::span<const float> logits,
                      int vocab_size, Sampler* sampler, absl::Time now);
+  // Takes the final hidden states [rows, hidden size] of a chunk of a request that pools. A mean is
+  // added up in the order of the rows, in float64, whatever the chunks.
+  StepResult Pool(const ScheduledSequence& scheduled, std::span<const float> hidden);
   // A sequence ended without running, or its step failed.
   void EndSample(const Sequence& sequence, FinishReason reason, absl::Status why);
 
@@ -63,6 +66,7 @@ class ActiveRequest {
   StepResult ScorePrompt(const ScheduledSequence& scheduled, std::span<const float> logits,
                          int vocab_size, Sampler* sampler);
   FinishReason FinishAfter(TokenId token, int output) const;
+  void NoteFirstScheduled(const Sequence& sequence);
   void NoteFirstToken(Sample& sample, absl::Time now);
   void NoteSequence(const Sequence& sequence, FinishReason reason);
   AttentionReport MakeReport(const AttentionAccumulator& accumulator) const;
@@ -75,6 +79,7 @@ class ActiveRequest {
   int unfinished_;
   std::vector<TokenId> banned_;  // before min_tokens
   std::optional<AttentionAccumulator> prompt_attention_, generated_attention_;
+  std::vector<double> pooled_;  // [hidden size] sum of the hidden states so far, or the last one
   absl::Time first_scheduled_ = absl::InfinitePast();
   absl::Time first_token_ = absl::InfinitePast();
   RequestResult result_;

@@ -10,6 +10,7 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
   batch->slots.clear();
   batch->kv_len.clear();
   batch->logit_rows.clear();
+  batch->hidden_rows.clear();
   batch->qo_indptr.assign(1, 0);
   batch->block_table_stride = 0;
   for (const ScheduledSequence& s : plan.scheduled) {
@@ -22,6 +23,8 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
     const ScheduledSequence& s = plan.scheduled[i];
     const auto blocks = s.sequence->blocks.blocks();
     const int first_row = batch->num_rows();
+    std::vector<int32_t>& wanted =
+        s.sequence->request->pooling == Pooling::kNone ? batch->logit_rows : batch->hidden_rows;
     for (int r = 0; r < s.num_tokens; ++r) {
       const int position = s.sequence->computed + r;
       batch->tokens.push_back(s.sequence->tokens[position]);
@@ -29,7 +32,7 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
       batch->slots.push_back(static_cast<int64_t>(blocks[position / block_size].value) *
                                  block_size +
                              position % block_size);
-      if (r >= s.first_logit_row) batch->logit_rows.push_back(first_row + r);
+      if (r >= s.first_logit_row) wanted.push_back(first_row + r);
     }
     batch->qo_indptr.push_back(batch->num_rows());
     batch->kv_len.push_back(s.sequence->computed + s.num_tokens);

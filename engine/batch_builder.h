@@ -7,7 +7,7 @@
 namespace acuity::engine {
 
 // Fills `batch` from the plan, keeping the vectors' capacity. Rows follow the plan's order, and so
-// do logit_rows.
+// do logit_rows and hidden_rows.
 void BuildBatch(const StepPlan& plan, int block_size, Batch* batch);
 
 }  // namespace acuity::engine

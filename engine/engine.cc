@@ -109,7 +109,7 @@ SchedulerLimits MakeLimits(const EngineOptions& options, const ModelOptions& mod
           .max_waiting_tokens = options.max_waiting_tokens};
 }
 
-int NumSequences(const Request& request) { return request.score ? 1 : request.sampling.n; }
+int NumSequences(const Request& request) { return request.generates() ? request.sampling.n : 1; }
 
 EngineImpl::EngineImpl(Parts parts, EngineObserver* observer)
     : parts_(std::move(parts)),
@@ -163,12 +163,12 @@ absl::Status EngineImpl::Prepare(Request* request) const {
   }
   SamplingParams& sampling = request->sampling;
   const int64_t room = context - size;
-  if (size > context || (!request->score && room < 1)) {
+  if (size > context || (request->generates() && room < 1)) {
     return absl::InvalidArgumentError(absl::StrCat("prompt: ", size, " tokens, the context holds ",
                                                    context,
-                                                   request->score ? "" : " with the output"));
+                                                   request->generates() ? " with the output" : ""));
   }
-  if (request->score) return absl::OkStatus();
+  if (!request->generates()) return absl::OkStatus();
   if (sampling.max_tokens < 0) {
     sampling.max_tokens = static_cast<int>(std::min<int64_t>(room, kDefaultMaxTokens));
   }
@@ -342,7 +342,8 @@ void EngineImpl::RunStep(absl::Time now) {
 
 void EngineImpl::AdvanceAll(const StepOutput& output, absl::Time now) {
   const int vocab = parts_.runner->spec().vocab_size;
-  size_t logit_row = 0;
+  const size_t hidden = static_cast<size_t>(parts_.runner->spec().hidden_size);
+  size_t logit_row = 0, hidden_row = 0;
   for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
     const ScheduledSequence& scheduled = plan_.scheduled[i];
     ActiveRequest& request = Find(*scheduled.sequence);
@@ -350,9 +351,15 @@ void EngineImpl::AdvanceAll(const StepOutput& output, absl::Time now) {
     if (request.measures_attention()) {
       request.Measure(scheduled, output.stats, batch_.num_rows(), batch_.qo_indptr[i]);
     }
-    results_[i] = request.Advance(scheduled, output.logits.subspan(logit_row * vocab, rows * vocab),
-                                  vocab, &sampler_, now);
-    logit_row += rows;
+    if (request.request().pooling != Pooling::kNone) {
+      results_[i] =
+          request.Pool(scheduled, output.hidden.subspan(hidden_row * hidden, rows * hidden));
+      hidden_row += rows;
+    } else {
+      results_[i] = request.Advance(
+          scheduled, output.logits.subspan(logit_row * vocab, rows * vocab), vocab, &sampler_, now);
+      logit_row += rows;
+    }
     if (results_[i].finish == FinishReason::kError) {
       std::vector<int32_t> blocks;
       for (BlockId block : scheduled.sequence->blocks.blocks()) {

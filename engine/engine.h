@@ -72,6 +72,7 @@ struct RequestResult {
   AttentionReport prompt_attention;  // empty when not asked for
   AttentionReport generated_attention;
   std::vector<TokenLogprob> prompt_logprobs;  // scoring: [prompt_tokens], the first is {id, NaN}
+  std::vector<float> embedding;               // [hidden_size] if the request pools
 };
 
 class EventSink {

@@ -91,6 +91,24 @@ void AddGenerate(CLI::App& app, CommonOptions& common, PromptOptions& prompt,
   generate->callback([&] { code = Generate(common, prompt, options); });
 }
 
+void AddEmbed(CLI::App& app, CommonOptions& common, PromptOptions& prompt,
+              v1::EmbedRequest& request, int& code) {
+  static const std::map<std::string, v1::Pooling> kPoolings = {{"last", v1::POOLING_LAST},
+                                                               {"mean", v1::POOLING_MEAN}};
+  auto* embed = app.add_subcommand("embed", "A vector that stands for a text");
+  AddCommon(*embed, common);
+  AddPrompt(*embed, prompt);
+  embed
+      ->add_option_function<std::string>(
+          "--pooling",
+          [&request](const std::string& name) { request.set_pooling(kPoolings.at(name)); },
+          "Of the tokens' hidden states: last or mean [last]")
+      ->check(CLI::IsMember(kPoolings));
+  embed->add_flag_function(
+      "--normalize", [&request](int64_t) { request.set_normalize(true); }, "To length 1");
+  embed->callback([&] { code = Embed(common, prompt, request); });
+}
+
 void AddBench(CLI::App& app, CommonOptions& common, std::string& model, BenchOptions& options,
               int& code) {
   auto* bench = app.add_subcommand("bench", "Load the daemon and measure it");
@@ -193,6 +211,7 @@ int RunCommandLine(int argc, char** argv) {
   InspectOptions inspect;
   EvalCommand eval;
   CalibrateOptions calibrate;
+  v1::EmbedRequest embed;
   std::string bench_model;
   double interval = 1;
   int iterations = 0;
@@ -206,6 +225,7 @@ int RunCommandLine(int argc, char** argv) {
   AddPrompt(*score, prompt);
   AddDetail(*score, score_detail, "Attention report: auto, off, summary, layers, heads");
   score->callback([&] { code = Score(common, prompt, score_detail); });
+  AddEmbed(app, common, prompt, embed, code);
   auto* tokenize = app.add_subcommand("tokenize", "Token ids of a text");
   AddCommon(*tokenize, common);
   AddPrompt(*tokenize, prompt);

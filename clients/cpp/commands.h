@@ -55,6 +55,8 @@ struct CalibrateOptions {
 int Generate(const CommonOptions& common, const PromptOptions& prompt,
              const GenerateOptions& options);
 int Score(const CommonOptions& common, const PromptOptions& prompt, v1::AttentionDetail attention);
+// `request`: all but model and prompt.
+int Embed(const CommonOptions& common, const PromptOptions& prompt, v1::EmbedRequest request);
 int Tokenize(const CommonOptions& common, const PromptOptions& prompt);
 int Models(const CommonOptions& common);
 int Health(const CommonOptions& common);

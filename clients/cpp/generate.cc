@@ -189,4 +189,28 @@ int Score(const CommonOptions& common, const PromptOptions& prompt, v1::Attentio
   return 0;
 }
 
+int Embed(const CommonOptions& common, const PromptOptions& prompt, v1::EmbedRequest request) {
+  constexpr int kShown = 8;  // numbers of a vector, without --json
+  if (!FillPrompt(common, prompt, request.mutable_model(), request.add_prompts())) return 1;
+  const Connection connection = Connect(common);
+  grpc::ClientContext context;
+  SetDeadline(context, common);
+  v1::EmbedResponse response;
+  const grpc::Status status = connection.stub->Embed(&context, request, &response);
+  if (!status.ok()) return Complain(status, common.server);
+  for (const v1::Embedding& embedding : response.embeddings()) {
+    const auto& values = embedding.values();
+    if (common.json) {
+      Print({{"embedding", std::vector<float>(values.begin(), values.end())},
+             {"usage", ToJson(embedding.usage())},
+             {"timings", ToJson(embedding.timings())}});
+      continue;
+    }
+    std::cout << embedding.usage().prompt_tokens() << " tokens, " << values.size() << " numbers:";
+    for (int i = 0; i < std::min(kShown, values.size()); ++i) std::cout << " " << values[i];
+    std::cout << (values.size() > kShown ? " ...\n" : "\n");
+  }
+  return 0;
+}
+
 }  // namespace acuity::client

@@ -251,10 +251,19 @@ const char* Decoder::Problem(const Batch& batch) const {
     }
     if (batch.slots[i] < 0 || batch.slots[i] >= num_slots) return "a slot that does not exist";
   }
-  int32_t previous = -1;
-  for (int32_t row : batch.logit_rows) {
-    if (row <= previous || row >= rows) return "logit_rows not ascending rows of the batch";
-    previous = row;
+  for (const std::vector<int32_t>* wanted : {&batch.logit_rows, &batch.hidden_rows}) {
+    int32_t previous = -1;
+    for (int32_t row : *wanted) {
+      if (row <= previous || row >= rows) {
+        return "logit_rows or hidden_rows not ascending rows of the batch";
+      }
+      previous = row;
+    }
+  }
+  for (int32_t row : batch.hidden_rows) {
+    if (std::binary_search(batch.logit_rows.begin(), batch.logit_rows.end(), row)) {
+      return "a row in both logit_rows and hidden_rows";
+    }
   }
   return nullptr;
 }
@@ -271,6 +280,7 @@ absl::Status Decoder::Step(const Batch& batch, StepOutput* output) {
     return absl::InternalError(absl::StrCat("the model's step failed: ", error.what()));
   }
   output->logits = {logits_.As<const float>(), batch.logit_rows.size() * spec_.vocab_size};
+  output->hidden = {residual_.As<const float>(), batch.hidden_rows.size() * spec_.hidden_size};
   if (batch.stats) {
     output->stats = {stats_.As<const kernels::RowStats>(),
                      batch.tokens.size() * spec_.num_layers * spec_.num_heads};
@@ -286,10 +296,10 @@ absl::Status Decoder::Forward(const Batch& batch) {
   int64_t rows = batch.num_rows();
   for (int layer = 0; layer < spec_.num_layers; ++layer) {
     Attend(layer, batch);
-    // After the last attention a row matters only for its own logits.
+    // After the last attention a row matters only for its own output.
     if (layer == spec_.num_layers - 1) {
-      KeepLogitRows(batch);
-      rows = static_cast<int64_t>(batch.logit_rows.size());
+      KeepRows(batch);
+      rows = static_cast<int64_t>(kept_rows_.size());
     }
     if (rows == 0) return absl::OkStatus();
     const LayerWeights& weights = weights_.layers[layer];
@@ -299,7 +309,7 @@ absl::Status Decoder::Forward(const Batch& batch) {
     if (!spec_.parallel_residual) x = FeedForwardInput(weights, rows);
     AddFeedForward(weights, x, rows);
   }
-  ComputeLogits(rows);
+  ComputeOutputs(batch);
   return absl::OkStatus();
 }
 
@@ -468,10 +478,13 @@ void Decoder::RouteToExperts(const LayerWeights& weights, const float* x, int64_
   });
 }
 
-void Decoder::KeepLogitRows(const Batch& batch) {
+void Decoder::KeepRows(const Batch& batch) {
+  kept_rows_.resize(batch.logit_rows.size() + batch.hidden_rows.size());
+  std::merge(batch.logit_rows.begin(), batch.logit_rows.end(), batch.hidden_rows.begin(),
+             batch.hidden_rows.end(), kept_rows_.begin());
   const auto keep = [&](float* rows, int64_t width) {
-    for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
-      const int64_t row = batch.logit_rows[i];  // >= i, as they ascend
+    for (size_t i = 0; i < kept_rows_.size(); ++i) {
+      const int64_t row = kept_rows_[i];  // >= i, as they ascend
       if (row == static_cast<int64_t>(i)) continue;
       std::memcpy(rows + i * width, rows + row * width, width * sizeof(float));
     }
@@ -480,8 +493,22 @@ void Decoder::KeepLogitRows(const Batch& batch) {
   keep(attention_.As<float>(), query_width());
 }
 
-void Decoder::ComputeLogits(int64_t rows) {
-  Normalise(residual_.As<float>(), weights_.output_norm, rows, normed_.As<float>());
+void Decoder::ComputeOutputs(const Batch& batch) {
+  const int64_t hidden = spec_.hidden_size;
+  Normalise(residual_.As<float>(), weights_.output_norm, static_cast<int64_t>(kept_rows_.size()),
+            normed_.As<float>());
+  // Apart again, each in order.
+  int64_t rows = 0, states = 0;
+  for (size_t i = 0; i < kept_rows_.size() && !batch.hidden_rows.empty(); ++i) {
+    const bool state =
+        std::binary_search(batch.hidden_rows.begin(), batch.hidden_rows.end(), kept_rows_[i]);
+    float* const to =
+        state ? residual_.As<float>() + states++ * hidden : normed_.As<float>() + rows++ * hidden;
+    std::memmove(to, normed_.As<float>() + static_cast<int64_t>(i) * hidden,
+                 hidden * sizeof(float));
+  }
+  rows = static_cast<int64_t>(batch.logit_rows.size());
+  if (rows == 0) return;
   Gemm(normed_.As<float>(), rows, weights_.output, false, logits_.As<float>());
   if (spec_.logit_scale != 1 || spec_.logit_softcap != 0) {
     kernels::ScaleAndCap(spec_.logit_scale, spec_.logit_softcap, rows, spec_.vocab_size,

@@ -57,10 +57,12 @@ class Decoder final : public ModelRunner {
   void AddBranchOutput(const NormWeights& post_norm, int64_t rows);
   // branch_ = what the row's experts say of x.
   void RouteToExperts(const LayerWeights& weights, const float* x, int64_t rows);
-  // Moves the rows whose logits are wanted to the front of the residual stream and of the
-  // attention's output.
-  void KeepLogitRows(const Batch& batch);
-  void ComputeLogits(int64_t rows);
+  // Moves the rows whose logits or hidden states are wanted to the front of the residual stream and
+  // of the attention's output.
+  void KeepRows(const Batch& batch);
+  // Of the rows kept: the final norm, then the logits of those that want them; the hidden states of
+  // the others stay in residual_.
+  void ComputeOutputs(const Batch& batch);
   void Normalise(const float* x, const NormWeights& weights, int64_t rows, float* out) const;
   void Gemm(const float* x, int64_t rows, const Linear& linear, bool accumulate, float* y) const;
 
@@ -87,6 +89,8 @@ class Decoder final : public ModelRunner {
   int num_blocks_ = 0;
   int64_t bytes_per_block_ = 0;
   Memory pages_;  // [num_layers, {K, V}, num_blocks, num_kv_heads, block_size, head_dim]
+
+  std::vector<int32_t> kept_rows_;  // logit_rows and hidden_rows of the step, ascending
 
   Memory residual_;   // [rows, hidden]
   Memory normed_;     // [rows, hidden]

@@ -44,8 +44,9 @@ struct Batch {
   std::vector<int32_t> kv_len;        // [num_seqs]
   std::vector<int32_t> block_tables;  // [num_seqs, block_table_stride]
   int block_table_stride = 0;
-  std::vector<int32_t> logit_rows;  // rows whose logits are wanted, ascending
-  bool stats = false;               // measure attention in this step
+  std::vector<int32_t> logit_rows;   // rows whose logits are wanted, ascending
+  std::vector<int32_t> hidden_rows;  // others, whose final hidden states are wanted, ascending
+  bool stats = false;                // measure attention in this step
 
   int num_rows() const { return static_cast<int>(tokens.size()); }
   int num_seqs() const { return static_cast<int>(kv_len.size()); }
@@ -54,6 +55,7 @@ struct Batch {
 // Views into the runner's buffers, valid until the next Step.
 struct StepOutput {
   std::span<const float> logits;  // [logit_rows.size(), vocab_size]
+  std::span<const float> hidden;  // [hidden_rows.size(), hidden_size], after the final norm
   std::span<const kernels::RowStats>
       stats;  // [num_layers, rows, num_heads], empty unless batch.stats
 };

@@ -51,14 +51,20 @@ void InsertByRank(std::unique_ptr<Entry> entry, EntryList* list) {
   list->insert(at, std::move(entry));
 }
 
-// First row of a chunk of num_tokens whose logits are needed; num_tokens: none.
+// First row of a chunk of num_tokens whose logits or hidden states are needed; num_tokens: none.
 int FirstLogitRow(const Entry& entry, int num_tokens) {
-  if (!entry.request->score) {
+  if (!entry.request->needs_every_row()) {
     return num_tokens == entry.remaining() ? num_tokens - 1 : num_tokens;
   }
   const int first = std::max(0, entry.scored - entry.computed);
-  const bool only_last_row = entry.computed + first >= entry.prompt_size - 1;
+  const bool only_last_row =
+      entry.request->score && entry.computed + first >= entry.prompt_size - 1;
   return only_last_row ? num_tokens : std::min(first, num_tokens);
+}
+
+int LogitRows(const ScheduledSequence& scheduled) {
+  if (scheduled.sequence->request->pooling != Pooling::kNone) return 0;
+  return scheduled.num_tokens - scheduled.first_logit_row;
 }
 
 }  // namespace
@@ -123,12 +129,12 @@ Scheduler::Impl::Impl(const SchedulerLimits& scheduler_limits, BlockPool* block_
 
 absl::Status Scheduler::Impl::CheckRequest(const Request& request) const {
   if (request.prompt.empty()) return absl::InvalidArgumentError("prompt: 0 tokens, at least 1");
-  if (!request.score && (request.sampling.n < 1 || request.sampling.max_tokens < 1)) {
+  if (request.generates() && (request.sampling.n < 1 || request.sampling.max_tokens < 1)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "n: ", request.sampling.n, ", max_tokens: ", request.sampling.max_tokens, ", at least 1"));
   }
   const int64_t size = static_cast<int64_t>(request.prompt.size()) +
-                       (request.score ? 0 : request.sampling.max_tokens);
+                       (request.generates() ? request.sampling.max_tokens : 0);
   const int64_t capacity = static_cast<int64_t>(pool->num_blocks()) * pool->block_size();
   if (size > capacity) {
     return absl::ResourceExhaustedError(
@@ -153,7 +159,7 @@ absl::Status Scheduler::Impl::CheckQueue(const Request& request, int samples) co
 
 absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
   if (absl::Status status = impl_->CheckRequest(*request); !status.ok()) return status;
-  const int samples = request->score ? 1 : request->sampling.n;
+  const int samples = request->generates() ? request->sampling.n : 1;
   if (absl::Status status = impl_->CheckQueue(*request, samples); !status.ok()) return status;
 
   // Arrivals are stamped on other threads; made monotone, they agree with the order of Add.
@@ -166,7 +172,8 @@ absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
     entry->request = request;
     entry->sample = sample;
     entry->prompt_size = static_cast<int>(request->prompt.size());
-    entry->final_size = entry->prompt_size + (request->score ? 0 : request->sampling.max_tokens);
+    entry->final_size =
+        entry->prompt_size + (request->generates() ? request->sampling.max_tokens : 0);
     entry->tokens.reserve(entry->final_size);
     entry->tokens = request->prompt;
     entry->blocks = BlockTable(impl_->pool, request->cache_salt);
@@ -344,7 +351,7 @@ void Scheduler::Impl::TopUp(StepPlan* plan) {
 bool Scheduler::Impl::TakeBlocks(Entry* entry, int margin) {
   if (pool->free_blocks() <= margin) return false;
   std::span<const TokenId> reusable(entry->tokens);
-  if (entry->request->score) {
+  if (entry->request->needs_every_row()) {
     reusable = reusable.first(std::min<size_t>(entry->scored + 1, reusable.size()));
   }
   entry->computed = entry->blocks.AcquirePrefix(reusable);
@@ -369,6 +376,7 @@ int Scheduler::Impl::Share(const Entry& entry) const {
 // How many of `share` tokens the entry can compute; blocks aside.
 int Scheduler::Impl::ChunkSize(const Entry& entry, int share) const {
   const int chunk = std::min(entry.remaining(), share);
+  if (entry.request->pooling != Pooling::kNone) return chunk;
   if (!entry.request->score) {
     return chunk == entry.remaining() && rows_left == 0 ? chunk - 1 : chunk;
   }
@@ -403,9 +411,9 @@ ScheduledSequence Scheduler::Impl::MakeChunk(Entry* entry, int num_tokens) {
   scheduled.sequence = entry;
   scheduled.num_tokens = num_tokens;
   scheduled.first_logit_row = FirstLogitRow(*entry, num_tokens);
-  scheduled.samples = !entry->request->score && num_tokens == entry->remaining();
+  scheduled.samples = entry->request->generates() && num_tokens == entry->remaining();
   tokens_left -= num_tokens;
-  rows_left -= num_tokens - scheduled.first_logit_row;
+  rows_left -= LogitRows(scheduled);
   ACUITY_CHECK(num_tokens > 0 && tokens_left >= 0 && rows_left >= 0);
   entry->planned = num_tokens;
   entry->tenant->served += entry->Cost(num_tokens);
@@ -416,7 +424,7 @@ ScheduledSequence Scheduler::Impl::MakeChunk(Entry* entry, int num_tokens) {
 // Gives it back.
 void Scheduler::Impl::DropChunk(const ScheduledSequence& scheduled) {
   tokens_left += scheduled.num_tokens;
-  rows_left += scheduled.num_tokens - scheduled.first_logit_row;
+  rows_left += LogitRows(scheduled);
   Entry* const entry = static_cast<Entry*>(scheduled.sequence);
   entry->planned = 0;
   entry->tenant->served -= entry->Cost(scheduled.num_tokens);
@@ -469,8 +477,9 @@ void Scheduler::Impl::Apply(const ScheduledSequence& scheduled, const StepResult
   }
   const bool finished = result.finish != FinishReason::kNone;
   // Unfinished, it has something left to compute, and room to do so.
-  ACUITY_CHECK(finished || (entry.remaining() > 0 && static_cast<int>(entry.tokens.size()) <
-                                                         entry.final_size + entry.request->score));
+  ACUITY_CHECK(finished ||
+               (entry.remaining() > 0 && static_cast<int>(entry.tokens.size()) <
+                                             entry.final_size + !entry.request->generates()));
   if (entry.prompt_ready != nullptr && entry.sample == 0 &&
       (finished || entry.computed >= entry.prompt_size)) {
     *entry.prompt_ready = true;

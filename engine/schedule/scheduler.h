@@ -34,6 +34,9 @@
 // cache have no logits: so a scoring sequence takes nothing from the cache but, when preempted,
 // rows whose logits were given before. No row's logits are asked for twice. The engine ends the
 // sequence (finish = kStop) with the chunk that reaches the prompt's end.
+//
+// Embedding. The same, of hidden states in place of logits, which have no budget of their own; but
+// if only the last row's counts, the prefix cache serves as it does a prompt to be continued.
 #pragma once
 
 #include <cstdint>
@@ -66,8 +69,9 @@ struct SchedulerLimits {
 struct ScheduledSequence {
   Sequence* sequence = nullptr;
   int num_tokens = 0;  // tokens[computed, computed + num_tokens)
-  // Logits are needed for the chunk's rows [first_logit_row, num_tokens); none: == num_tokens.
-  // A scoring chunk that holds the prompt's last token may end in a row that predicts nothing.
+  // Logits (of an embedding: hidden states) are needed for the chunk's rows [first_logit_row,
+  // num_tokens); none: == num_tokens. A scoring chunk that holds the prompt's last token may end in
+  // a row that predicts nothing.
   int first_logit_row = 0;
   bool samples = false;  // the last row's logits yield the next token
 };
@@ -94,11 +98,11 @@ class Scheduler {
   Scheduler(SchedulerLimits limits, BlockPool* pool);
   ~Scheduler();
 
-  // Queues request->sampling.n sequences (1 for scoring), or none. ResourceExhausted: the queue is
-  // full, or the request (prompt + max_tokens) can never fit the pool; InvalidArgument: nothing to
-  // compute. The message names figure and limit. With n > 1 the other samples wait until the first
-  // one's prompt is computed, whose blocks they then share, or until it has ended; they go on
-  // without it.
+  // Queues request->sampling.n sequences (1 for scoring and embedding), or none. ResourceExhausted:
+  // the queue is full, or the request (prompt + max_tokens) can never fit the pool;
+  // InvalidArgument: nothing to compute. The message names figure and limit. With n > 1 the other
+  // samples wait until the first one's prompt is computed, whose blocks they then share, or until
+  // it has ended; they go on without it.
   absl::Status Add(std::shared_ptr<const Request> request);
   // Marks every sequence of the request; they end, and free their blocks, in the next Plan. Unknown
   // ids are ignored.
@@ -110,8 +114,8 @@ class Scheduler {
   void Plan(absl::Time now, StepPlan* plan);
   // Applies a step: advances, appends tokens, publishes full blocks, retires what finished or
   // ended. REQUIRES the last Plan's plan, results.size() == plan.scheduled.size(), a finish for
-  // what reaches max_tokens or the end of a prompt to be scored. A token that comes with a finish
-  // is still appended.
+  // what reaches max_tokens or the end of a prompt to be scored or embedded. A token that comes
+  // with a finish is still appended.
   void Commit(const StepPlan& plan, std::span<const StepResult> results);
 
   bool idle() const;  // nothing waiting or running

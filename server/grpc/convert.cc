@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "engine/base/limits.h"
 
@@ -126,7 +127,7 @@ std::string CacheSalt(const std::string& tenant, const std::string& salt) {
   return absl::StrCat(tenant.size(), ":", tenant, salt);
 }
 
-// What Generate and Score have in common; the prompt is tokenised last, since it costs most.
+// What Generate, Score and Embed have in common; the prompt is tokenised last, since it costs most.
 template <typename Proto>
 absl::StatusOr<engine::Request> CommonRequest(const Proto& proto,
                                               const grpc::ServerContextBase& context,
@@ -135,7 +136,8 @@ absl::StatusOr<engine::Request> CommonRequest(const Proto& proto,
   check.AtMost("request_id", proto.request_id().size(), engine::kMaxIdBytes, "bytes");
   check.InRange("priority", proto.priority(), -engine::kMaxPriority, engine::kMaxPriority);
   if (!check.status().ok()) return check.status();
-  absl::StatusOr<engine::AttentionDetail> detail = ToDetail(proto.attention());
+  absl::StatusOr<engine::AttentionDetail> detail = engine::AttentionDetail::kOff;
+  if constexpr (requires { proto.attention(); }) detail = ToDetail(proto.attention());
   if (!detail.ok()) return detail.status();
 
   engine::Request request;
@@ -230,7 +232,7 @@ void Fill(const engine::AttentionReport& from, v1::AttentionReport* to) {
 }
 
 template <typename Proto>
-void FillCommon(const engine::RequestResult& result, Proto* out) {
+void FillUse(const engine::RequestResult& result, Proto* out) {
   out->mutable_usage()->set_prompt_tokens(result.prompt_tokens);
   out->mutable_usage()->set_completion_tokens(result.completion_tokens);
   out->mutable_usage()->set_cached_tokens(result.cached_tokens);
@@ -240,6 +242,11 @@ void FillCommon(const engine::RequestResult& result, Proto* out) {
       absl::ToDoubleSeconds(result.timings.time_to_first_token));
   timings->set_total_seconds(absl::ToDoubleSeconds(result.timings.total));
   timings->set_preemptions(result.preemptions);
+}
+
+template <typename Proto>
+void FillCommon(const engine::RequestResult& result, Proto* out) {
+  FillUse(result, out);
   if (!result.prompt_attention.empty()) {
     Fill(result.prompt_attention, out->mutable_prompt_attention());
   }
@@ -320,6 +327,36 @@ absl::StatusOr<engine::Request> ToRequest(const v1::ScoreRequest& proto,
   return request;
 }
 
+absl::StatusOr<engine::Request> ToRequest(const v1::EmbedRequest& proto, int index,
+                                          const engine::Engine& engine,
+                                          const grpc::ServerContextBase& context,
+                                          const std::string& tenant, absl::Time arrival) {
+  FieldChecker check;
+  check.InRange("prompts", proto.prompts_size(), 1, engine::kMaxEmbedPrompts);
+  check.AtMost("cache_salt", proto.cache_salt().size(), engine::kMaxIdBytes, "bytes");
+  if (proto.pooling() < v1::POOLING_UNSPECIFIED || proto.pooling() > v1::POOLING_MEAN) {
+    check.Fail("pooling", absl::StrCat(static_cast<int>(proto.pooling()),
+                                       " is not a Pooling, 0 to ", int{v1::POOLING_MEAN}));
+  }
+  if (!check.status().ok()) return check.status();
+  absl::StatusOr<engine::Request> request = CommonRequest(proto, context, tenant, arrival);
+  if (!request.ok()) return request;
+  request->pooling =
+      proto.pooling() == v1::POOLING_MEAN ? engine::Pooling::kMean : engine::Pooling::kLast;
+  request->cache_salt = CacheSalt(tenant, proto.cache_salt());
+  request->sampling.max_tokens = 0;
+  auto tokens = ToTokens(proto.prompts(index), engine, ChatTurn::kComplete);
+  absl::Status status = tokens.status();
+  if (status.ok()) {
+    request->prompt = *std::move(tokens);
+    status = engine.Prepare(&*request);
+  }
+  if (status.ok()) return request;
+  absl::string_view message = status.message();
+  if (!absl::ConsumePrefix(&message, "prompt")) return status;
+  return absl::Status(status.code(), absl::StrCat("prompts[", index, "]", message));
+}
+
 v1::Delta ToProto(const engine::TokenEvent& event, const engine::Tokenizer& tokenizer,
                   bool logprobs) {
   v1::Delta delta;
@@ -361,6 +398,19 @@ v1::ScoreResponse ToScoreResponse(const engine::RequestResult& result) {
     out.add_logprobs(scored.logprob);
   }
   FillCommon(result, &out);
+  return out;
+}
+
+v1::Embedding ToEmbedding(const engine::RequestResult& result, bool normalize) {
+  v1::Embedding out;
+  double length = 1;
+  if (normalize) {
+    double squares = 0;
+    for (const float x : result.embedding) squares += double{x} * x;
+    if (squares > 0) length = std::sqrt(squares);
+  }
+  for (const float x : result.embedding) out.add_values(static_cast<float>(x / length));
+  FillUse(result, &out);
   return out;
 }
 

@@ -24,6 +24,11 @@ absl::StatusOr<engine::Request> ToRequest(const v1::ScoreRequest& proto,
                                           const engine::Engine& engine,
                                           const grpc::ServerContextBase& context,
                                           const std::string& tenant, absl::Time arrival);
+// Of prompts[index], but checks all fields. Errors of the prompt name it: "prompts[2].text: ...".
+absl::StatusOr<engine::Request> ToRequest(const v1::EmbedRequest& proto, int index,
+                                          const engine::Engine& engine,
+                                          const grpc::ServerContextBase& context,
+                                          const std::string& tenant, absl::Time arrival);
 
 // What follows a chat: the model's next message, more of the last one, or nothing.
 enum class ChatTurn { kNext, kContinueLast, kComplete };
@@ -34,6 +39,7 @@ v1::Delta ToProto(const engine::TokenEvent& event, const engine::Tokenizer& toke
                   bool logprobs);
 v1::GenerateResult ToProto(const engine::RequestResult& result, const engine::Request& request);
 v1::ScoreResponse ToScoreResponse(const engine::RequestResult& result);
+v1::Embedding ToEmbedding(const engine::RequestResult& result, bool normalize);
 v1::Model ToProto(const engine::Engine& engine);
 
 }  // namespace acuity::server

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/grpc/convert.h"
+#include "server/grpc/embed_call.h"
 #include "server/grpc/finish_now.h"
 #include "server/grpc/generate_call.h"
 #include "server/grpc/score_call.h"
@@ -48,6 +49,12 @@ grpc::ServerUnaryReactor* AcuityService::Score(grpc::CallbackServerContext* cont
                                                const v1::ScoreRequest* request,
                                                v1::ScoreResponse* response) {
   return ScoreCall::Start(context, services_, *request, response);
+}
+
+grpc::ServerUnaryReactor* AcuityService::Embed(grpc::CallbackServerContext* context,
+                                               const v1::EmbedRequest* request,
+                                               v1::EmbedResponse* response) {
+  return EmbedCall::Start(context, services_, *request, response);
 }
 
 grpc::ServerUnaryReactor* AcuityService::Tokenize(grpc::CallbackServerContext* context,

@@ -162,7 +162,7 @@ void ModelMetrics::OnRequest(const engine::RequestStats& stats) {
   if (stats.finish == engine::FinishReason::kError) corrupted_.Increment();
   prompt_tokens_.Increment(result.prompt_tokens);
   generation_tokens_.Increment(result.completion_tokens);
-  if (!stats.request->score) cache_query_tokens_.Increment(result.prompt_tokens);
+  if (!stats.request->needs_every_row()) cache_query_tokens_.Increment(result.prompt_tokens);
   cache_hit_tokens_.Increment(result.cached_tokens);
   prompt_length_.Observe(result.prompt_tokens);
   const engine::RequestTimings& t = result.timings;

@@ -218,6 +218,70 @@ TEST_F(EngineTest, ScoringANaNIsAnErrorToo) {
   ExpectIdle();
 }
 
+TEST_F(EngineTest, EmbeddingANaNIsAnErrorAndNotCached) {
+  Start();
+  for (const Pooling pooling : {Pooling::kLast, Pooling::kMean}) {
+    Request request = Greedy(Prompt(100, 3), 1);
+    request.prompt[70] = kPoison;
+    request.pooling = pooling;
+    const RequestResult bad = Run(request)->Wait();
+    EXPECT_EQ(bad.status.code(), absl::StatusCode::kInternal) << bad.status;
+    EXPECT_TRUE(bad.embedding.empty());
+  }
+  ExpectIdle();
+}
+
+std::vector<float> Embedding(const RequestResult& result) {
+  EXPECT_EQ(result.status, absl::OkStatus());
+  EXPECT_EQ(result.completion_tokens, 0);
+  return result.embedding;
+}
+
+TEST_F(EngineTest, EmbeddingsAreTheSameAloneInCompanyAndPreempted) {
+  Start();
+  const auto embed = [](uint32_t seed, int size) {
+    Request request = Greedy(Prompt(size, seed), 1);
+    request.sampling.max_tokens = 0;
+    request.pooling = seed % 2 == 0 ? Pooling::kMean : Pooling::kLast;
+    return request;
+  };
+  // The mean is that of every prefix's last state.
+  std::vector<double> sum(32);
+  for (int size = 1; size <= 20; ++size) {
+    Request request = embed(2, size);
+    request.pooling = Pooling::kLast;
+    const std::vector<float> last = Embedding(Run(request)->Wait());
+    ASSERT_EQ(last.size(), 32u);
+    for (size_t i = 0; i < last.size(); ++i) sum[i] += last[i];
+  }
+  const std::vector<float> mean = Embedding(Run(embed(2, 20))->Wait());
+  for (size_t i = 0; i < mean.size(); ++i) EXPECT_NEAR(mean[i], sum[i] / 20, 1e-5);
+
+  std::vector<std::vector<float>> alone;
+  for (uint32_t i = 0; i < 12; ++i) {
+    alone.push_back(Embedding(Run(embed(i, 100 + static_cast<int>(i) * 10))->Wait()));
+  }
+  ExpectIdle();
+  EngineOptions tight = Options();
+  tight.kv_memory_bytes = 24 * kBlockBytes;
+  tight.max_batch_tokens = 24;
+  Start(tight);
+  std::vector<std::shared_ptr<Recorder>> sinks, others;
+  for (uint32_t i = 0; i < 12; ++i) {
+    others.push_back(Run(Greedy(Prompt(30, 100 + i), 100)));
+    sinks.push_back(Run(embed(i, 100 + static_cast<int>(i) * 10)));
+  }
+  int preemptions = 0;
+  for (uint32_t i = 0; i < 12; ++i) {
+    const RequestResult result = sinks[i]->Wait();
+    EXPECT_EQ(Embedding(result), alone[i]) << "request " << i;
+    EXPECT_EQ(result.prompt_logprobs.size(), 0u);
+    preemptions += result.preemptions + others[i]->Wait().preemptions;
+  }
+  EXPECT_GT(preemptions, 0);
+  ExpectIdle();
+}
+
 TEST_F(EngineTest, TheSameOutputAloneInCompanyAndPreempted) {
   Start();
   std::vector<std::vector<TokenId>> alone;
@@ -358,7 +422,8 @@ TEST_F(EngineTest, PrepareNamesFieldValueAndLimit) {
                 r.sampling.logit_bias = {{kVocab, 1.0f}};
               }),
               HasSubstr("logit_bias: id 261"));
-  EXPECT_THAT(error([](Request& r) { r.sampling.stop_tokens = {-2}; }), HasSubstr("stop_token_ids: -2"));
+  EXPECT_THAT(error([](Request& r) { r.sampling.stop_tokens = {-2}; }),
+              HasSubstr("stop_token_ids: -2"));
   Request rest = Greedy(Prompt(10, 1), -1);
   ASSERT_EQ(engine_->Prepare(&rest), absl::OkStatus());
   EXPECT_EQ(rest.sampling.max_tokens, kContext - 10);

@@ -116,6 +116,15 @@ class CallsTest(DaemonTest):
         self.assertEqual((models[0].attention_policy, models[0].num_layers, models[0].max_context), ("softmax", 30, 2048))
         self.assertTrue(self.client.health())
 
+    def test_embed(self):
+        ids = self.client.tokenize(PROMPT).token_ids
+        from_text, from_ids, other = self.client.embed([PROMPT, ids, b"Rust"], pooling="mean", normalize=True)
+        self.assertEqual(from_text.values, from_ids.values)
+        self.assertAlmostEqual(math.hypot(*from_text.values), 1, places=5)
+        self.assertNotEqual(from_text.values, other.values)
+        self.assertEqual(from_text.usage.prompt_tokens, len(ids))
+        self.assertEqual(len(self.client.embed([PROMPT])[0].values), 576)
+
     def test_the_default_model_is_the_first_or_the_clients(self):
         with acuity.Client(self.daemon.address, model="twin") as client:
             report = client.generate("x y z", attention="layers", max_tokens=1).prompt_attention
@@ -169,6 +178,9 @@ class ErrorsTest(DaemonTest):
             (lambda: generate(chat=[{"role": "user"}]), TypeError, "chat[0]"),
             (lambda: self.client.score("x", temperature=1), TypeError, "unknown option 'temperature'"),
             (lambda: self.client.detokenize("12"), TypeError, "token_ids"),
+            (lambda: self.client.embed("x"), TypeError, "prompts"),
+            (lambda: self.client.embed(["x", [1, "a"]]), TypeError, "prompts[1][1]: 'a'"),
+            (lambda: self.client.embed(["x"], pooling="max"), ValueError, "pooling: 'max'"),
             (lambda: acuity.Client(""), TypeError, "address"),
             (lambda: acuity.Client(adress="x"), TypeError, "adress"),
             (lambda: acuity.Client("h:1", tls=False, root_certificates=b"x"), ValueError, "root_certificates"),
@@ -223,13 +235,14 @@ class AsyncTest(DaemonTest):
     def test_calls_are_those_of_the_client(self):
         async def body(client):
             return (await client.generate(PROMPT, **GREEDY), await client.score(PROMPT), await client.tokenize(PROMPT),
-                    await client.detokenize([504, 2988]), [m.name for m in await client.models()], await client.health())
+                    await client.detokenize([504, 2988]), await client.embed([PROMPT]), [m.name for m in await client.models()], await client.health())
 
-        result, score, tokens, text, names, healthy = self.run_async(body)
+        result, score, tokens, text, embeddings, names, healthy = self.run_async(body)
         self.assertEqual(result.text, self.client.generate(PROMPT, **GREEDY).text)
         self.assertEqual(score.logprobs, self.client.score(PROMPT).logprobs)
         self.assertEqual(tokens, self.client.tokenize(PROMPT))
         self.assertEqual(text, self.client.detokenize([504, 2988]))
+        self.assertEqual(embeddings[0].values, self.client.embed([PROMPT])[0].values)
         self.assertEqual((names, healthy), (["smol", "twin"], True))
 
     def test_many_at_a_time_give_what_each_gives_alone(self):

@@ -20,6 +20,7 @@ inline void ClearBatch(int stride, Batch* batch) {
   batch->block_tables.clear();
   batch->block_table_stride = stride;
   batch->logit_rows.clear();
+  batch->hidden_rows.clear();
 }
 
 // Appends a sequence whose new tokens stand at positions first, first + 1, ...; `blocks` holds all

@@ -57,16 +57,14 @@ uint64_t FakeEngine::Submit(Request request) {
   }
   ++counts_.added;
   Flight flight{.request = shared, .samples = {}};
-  const int samples = shared->score ? 1 : shared->sampling.n;
+  const int samples = shared->generates() ? shared->sampling.n : 1;
   for (int i = 0; i < samples; ++i) {
     Sample sample;
     sample.chain = {ChainRoot(shared->cache_salt)};
     uint64_t hash = sample.chain[0];
     for (const TokenId token : shared->prompt) hash = Mix(hash, token);
-    if (shared->score) {
-      sample.expected_finish = FinishReason::kStop;
-      sample.row_uses.assign(shared->prompt.size(), 0);
-    }
+    if (!shared->generates()) sample.expected_finish = FinishReason::kStop;
+    if (shared->needs_every_row()) sample.row_uses.assign(shared->prompt.size(), 0);
     while (sample.expected_finish == FinishReason::kNone) {
       const TokenId token = NextToken(hash, i);
       sample.expected.push_back(token);
@@ -136,7 +134,7 @@ void FakeEngine::CheckPlan() {
   int tokens = 0, rows = 0;
   for (const ScheduledSequence& s : plan_.scheduled) {
     tokens += s.num_tokens;
-    rows += s.num_tokens - s.first_logit_row;
+    if (s.sequence->request->pooling == Pooling::kNone) rows += s.num_tokens - s.first_logit_row;
     trace_ = Mix(trace_, s.sequence->request->id.value * 64 + s.sequence->sample);
     trace_ = Mix(trace_, s.num_tokens);
     for (const BlockId block : s.sequence->blocks.blocks()) trace_ = Mix(trace_, block.value);
@@ -167,14 +165,14 @@ void FakeEngine::CheckChunk(const ScheduledSequence& s) {
   Check(s.num_tokens > 0 && end <= size, "chunk out of range");
   Check(sequence.state == SequenceState::kRunning, "scheduled while not running");
   Check(sequence.blocks.MissingBlocks(end) == 0, "no blocks for the chunk");
-  Check(s.samples == (!sequence.request->score && end == size), "samples");
-  if (sequence.request->score) {
+  Check(s.samples == (sequence.request->generates() && end == size), "samples");
+  if (sequence.request->needs_every_row()) {
     Sample& sample = SampleOf(sequence);
     for (int row = s.first_logit_row; row < s.num_tokens; ++row) {
       ++sample.row_uses[sequence.computed + row];
     }
   } else {
-    Check(s.first_logit_row == (s.samples ? s.num_tokens - 1 : s.num_tokens), "logit rows");
+    Check(s.first_logit_row == (end == size ? s.num_tokens - 1 : s.num_tokens), "logit rows");
   }
   if (sequence.request->sampling.n > 1 && sequence.sample > 0 && sequence.num_output() == 0 &&
       sequence.preemptions == 0) {
@@ -219,7 +217,7 @@ StepResult FakeEngine::RunModel(const ScheduledSequence& s) {
   } else if (s.samples) {
     result.token = NextToken(Slot(sequence, end - 1), sequence.sample);
     result.finish = FinishAfter(*sequence.request, result.token, sequence.num_output() + 1);
-  } else if (sequence.request->score && end == sequence.prompt_size) {
+  } else if (!sequence.request->generates() && end == sequence.prompt_size) {
     result.finish = FinishReason::kStop;
   }
   if (result.finish != FinishReason::kNone) {
@@ -252,8 +250,10 @@ void FakeEngine::Finish(const Sequence& sequence, FinishReason reason, TokenId l
         "the prompt changed");
   if (reason == FinishReason::kStop || reason == FinishReason::kLength) {
     Check(output == sample.expected && reason == sample.expected_finish, "output differs");
-    for (int row = 0; row + 1 < static_cast<int>(sample.row_uses.size()); ++row) {
-      Check(sample.row_uses[row] == 1, "a row to be scored not exactly once");
+    // The last row of a prompt to be scored predicts nothing.
+    const int rows = static_cast<int>(sample.row_uses.size()) - sequence.request->score;
+    for (int row = 0; row < rows; ++row) {
+      Check(sample.row_uses[row] == 1, "a row to be scored or pooled not exactly once");
     }
   } else {
     Check(output.size() <= sample.expected.size() &&

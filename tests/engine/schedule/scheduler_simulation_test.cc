@@ -83,6 +83,9 @@ class Simulation {
     request.prompt.assign(text.begin(), text.begin() + Below(size + 1));
     while (static_cast<int>(request.prompt.size()) < size) request.prompt.push_back(Below(100));
     request.score = Below(7) == 0;
+    if (!request.score && Below(6) == 0) {
+      request.pooling = Below(2) == 0 ? Pooling::kLast : Pooling::kMean;
+    }
     const int left = options_.num_blocks * options_.block_size - size;
     request.sampling.max_tokens = 1 + Below(Below(50) == 0 ? left + 2 : output_limit_);
     request.sampling.n = Below(5) == 0 ? 1 + Below(5) : 1;

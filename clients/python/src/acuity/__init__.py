@@ -6,9 +6,9 @@
 """
 
 from acuity._connection import Retry
-from acuity._requests import Attention, Chat, GenerateOptions, ScoreOptions
-from acuity._results import (Delta, GenerateResult, Model, ModelStatus, Sample, ScoreResult, Timings, TokenLogprob,
-                             TokenLogprobs, Tokens, Usage)
+from acuity._requests import Attention, Chat, EmbedOptions, GenerateOptions, ScoreOptions
+from acuity._results import (Delta, Embedding, GenerateResult, Model, ModelStatus, Sample, ScoreResult, Timings,
+                             TokenLogprob, TokenLogprobs, Tokens, Usage)
 from acuity.aio import AsyncClient, AsyncStream
 from acuity.attention import AttentionBucket, AttentionReport, HeadAttention, LayerAttention
 from acuity.client import Client, Stream
@@ -17,9 +17,10 @@ from acuity.errors import (AcuityError, CancelledError, DeadlineExceededError, F
                            ResourceExhaustedError, UnauthenticatedError, UnavailableError)
 
 __all__ = [
-    "AcuityError", "AsyncClient", "AsyncStream", "Attention", "AttentionBucket", "AttentionReport", "CancelledError",
-    "Chat", "Client", "DeadlineExceededError", "Delta", "FailedPreconditionError", "FieldViolation", "GenerateOptions",
-    "GenerateResult", "HeadAttention", "InternalError", "InvalidArgumentError", "LayerAttention", "Model", "ModelStatus",
-    "NotFoundError", "PermissionDeniedError", "ResourceExhaustedError", "Retry", "Sample", "ScoreOptions", "ScoreResult",
-    "Stream", "Timings", "TokenLogprob", "TokenLogprobs", "Tokens", "UnauthenticatedError", "UnavailableError", "Usage",
+    "AcuityError", "AsyncClient", "AsyncStream", "Attention", "AttentionBucket", "AttentionReport",
+    "CancelledError", "Chat", "Client", "DeadlineExceededError", "Delta", "EmbedOptions", "Embedding",
+    "FailedPreconditionError", "FieldViolation", "GenerateOptions", "GenerateResult", "HeadAttention",
+    "InternalError", "InvalidArgumentError", "LayerAttention", "Model", "ModelStatus", "NotFoundError",
+    "PermissionDeniedError", "ResourceExhaustedError", "Retry", "Sample", "ScoreOptions", "ScoreResult", "Stream",
+    "Timings", "TokenLogprob", "TokenLogprobs", "Tokens", "UnauthenticatedError", "UnavailableError", "Usage",
 ]

@@ -12,6 +12,9 @@ from typing import Any, Callable, Literal, Optional, TypedDict, Union
 from acuity.v1 import acuity_pb2 as pb
 
 Attention = Literal["off", "summary", "layers", "heads"]
+Pooling = Literal["last", "mean"]
+# A text, or token ids.
+Embeddable = Union[str, bytes, Sequence[int]]
 # A conversation: its messages as {"role": ..., "content": ...}, or one user message.
 Chat = Union[str, Sequence[Mapping[str, str]]]
 
@@ -24,6 +27,18 @@ class ScoreOptions(TypedDict, total=False):
     request_id: str  # for the logs, at most 128 bytes
     priority: int  # -100 to 100, higher goes first
     timeout: float  # seconds, retries included; default: the client's
+
+
+class EmbedOptions(TypedDict, total=False):
+    """Options of embed()."""
+
+    model: str  # default: the client's, else the daemon's first
+    pooling: Pooling  # of the tokens' hidden states; default: "last"
+    normalize: bool  # to length 1; default: as the model has it
+    cache_salt: str
+    request_id: str
+    priority: int
+    timeout: float
 
 
 class GenerateOptions(ScoreOptions, total=False):
@@ -111,6 +126,12 @@ def _detail(name: str, value: Any) -> int:
     return pb.AttentionDetail.Value(f"ATTENTION_DETAIL_{value.upper()}")
 
 
+def _pooling(name: str, value: Any) -> int:
+    if value not in ("last", "mean"):
+        raise ValueError(f'{name}: {value!r} is not "last" or "mean"')
+    return pb.Pooling.Value(f"POOLING_{value.upper()}")
+
+
 _SAMPLING: dict[str, Callable[[str, Any], Any]] = {
     "temperature": _number, "top_k": _int32, "top_p": _number, "min_p": _number, "repetition_penalty": _number,
     "presence_penalty": _number, "frequency_penalty": _number, "logit_bias": _bias, "seed": _integer(64, signed=False),
@@ -119,6 +140,10 @@ _SAMPLING: dict[str, Callable[[str, Any], Any]] = {
 }
 _SCORE: dict[str, Callable[[str, Any], Any]] = {
     "model": _text, "attention": _detail, "request_id": _text, "priority": _int32,
+}
+_EMBED: dict[str, Callable[[str, Any], Any]] = {
+    "model": _text, "pooling": _pooling, "normalize": _boolean, "cache_salt": _text, "request_id": _text,
+    "priority": _int32,
 }
 _GENERATE: dict[str, Callable[[str, Any], Any]] = {
     **_SCORE, "tenant": _text, "cache_salt": _text, "continue_final_message": _boolean,
@@ -174,6 +199,17 @@ def make_generate(prompt: pb.Prompt, options: Mapping[str, Any]) -> pb.GenerateR
 
 def make_score(prompt: pb.Prompt, options: Mapping[str, Any]) -> pb.ScoreRequest:
     return pb.ScoreRequest(prompt=prompt, **_checked(options, _SCORE))
+
+
+def make_embed(prompts: Sequence[Embeddable], options: Mapping[str, Any]) -> pb.EmbedRequest:
+    def make(name: str, value: Any) -> pb.Prompt:
+        if isinstance(value, bytes):
+            return pb.Prompt(text=value)
+        if isinstance(value, str):
+            return pb.Prompt(text=_utf8(name, value))
+        return pb.Prompt(token_ids=pb.TokenIds(ids=_list(name, value, _int32)))
+
+    return pb.EmbedRequest(prompts=_list("prompts", prompts, make), **_checked(options, _EMBED))
 
 
 def make_tokenize(prompt: pb.Prompt, model: Optional[str]) -> pb.TokenizeRequest:

@@ -99,6 +99,13 @@ class ScoreResult:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    values: tuple[float, ...]
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True)
 class Tokens:
     token_ids: tuple[int, ...]
     tokens: tuple[bytes, ...]
@@ -163,6 +170,10 @@ def score_result(m: pb.ScoreResponse) -> ScoreResult:
     logprobs = (None, *m.logprobs[1:]) if m.logprobs else ()
     return ScoreResult(tuple(m.token_ids), logprobs, _usage(m.usage), _timings(m.timings),
                        report_from(m.prompt_attention))
+
+
+def embeddings(m: pb.EmbedResponse) -> list[Embedding]:
+    return [Embedding(tuple(e.values), _usage(e.usage), _timings(e.timings)) for e in m.embeddings]
 
 
 def tokens(m: pb.TokenizeResponse) -> Tokens:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import grpc
 import grpc.aio
 
 from acuity import _connection, _requests, _results
-from acuity._requests import Chat, GenerateOptions, ScoreOptions
-from acuity._results import Delta, GenerateResult, Model, ScoreResult, Tokens
+from acuity._requests import Chat, Embeddable, EmbedOptions, GenerateOptions, ScoreOptions
+from acuity._results import Delta, Embedding, GenerateResult, Model, ScoreResult, Tokens
 from acuity.errors import AcuityError, CancelledError, InternalError, NotFoundError, from_rpc_error
 from acuity.v1 import acuity_pb2 as pb
 from acuity.v1 import acuity_pb2_grpc
@@ -143,6 +143,13 @@ class AsyncClient:
         request = _requests.make_score(_requests.make_prompt(prompt, None, token_ids), options)
         request.model = request.model or await self._default_model()
         return _results.score_result(await self._unary(self._stub.Score, request, timeout))
+
+    async def embed(self, prompts: Sequence[Embeddable], **options: Unpack[EmbedOptions]) -> list[Embedding]:
+        """A vector for each prompt, of 1 to 64: text, or token ids."""
+        timeout = self._timeout_of(options)
+        request = _requests.make_embed(prompts, options)
+        request.model = request.model or await self._default_model()
+        return _results.embeddings(await self._unary(self._stub.Embed, request, timeout))
 
     async def tokenize(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
                        model: Optional[str] = None, timeout: Optional[float] = None) -> Tokens:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import grpc
 
 from acuity import _connection, _requests, _results
-from acuity._requests import Chat, GenerateOptions, ScoreOptions
-from acuity._results import Delta, GenerateResult, Model, ScoreResult, Tokens
+from acuity._requests import Chat, Embeddable, EmbedOptions, GenerateOptions, ScoreOptions
+from acuity._results import Delta, Embedding, GenerateResult, Model, ScoreResult, Tokens
 from acuity.errors import AcuityError, CancelledError, InternalError, NotFoundError, from_rpc_error
 from acuity.v1 import acuity_pb2 as pb
 from acuity.v1 import acuity_pb2_grpc
@@ -144,6 +144,13 @@ class Client:
         request = _requests.make_score(_requests.make_prompt(prompt, None, token_ids), options)
         request.model = request.model or self._default_model()
         return _results.score_result(self._unary(self._stub.Score, request, timeout))
+
+    def embed(self, prompts: Sequence[Embeddable], **options: Unpack[EmbedOptions]) -> list[Embedding]:
+        """A vector for each prompt, of 1 to 64: text, or token ids."""
+        timeout = self._timeout_of(options)
+        request = _requests.make_embed(prompts, options)
+        request.model = request.model or self._default_model()
+        return _results.embeddings(self._unary(self._stub.Embed, request, timeout))
 
     def tokenize(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
                  model: Optional[str] = None, timeout: Optional[float] = None) -> Tokens:
