@@ -38,7 +38,8 @@ constexpr size_t kMinCompressedBytes = 1024;
 // Whether an Accept-Encoding header, null if there is none, names gzip and does not rule it out.
 bool AcceptsGzip(const char* header) {
   if (header == nullptr) return false;
-  for (std::string coding : absl::StrSplit(header, ',')) {
+  for (const absl::string_view part : absl::StrSplit(header, ',')) {
+    std::string coding(part);
     coding.erase(std::remove_if(coding.begin(), coding.end(), absl::ascii_isspace), coding.end());
     absl::AsciiStrToLower(&coding);
     if (coding == "gzip" || (coding.rfind("gzip;q=", 0) == 0 &&

@@ -140,7 +140,7 @@ class RequestErrorsTest(unittest.TestCase):
         """What is at the limit is taken, one more is not."""
         base = dict(max_tokens=1, temperature=0)
         rows = [  # sampling fields or others; value at the limit, one beyond
-            ("temperature", 100.0, 101.0), ("top_k", 49152, 49153), ("presence_penalty", 2.0, 2.01), ("n", 16, 17),
+            ("temperature", 100.0, 101.0), ("top_k", 49152, 49153), ("presence_penalty", 2.0, 2.01),
             ("repetition_penalty", 10.0, 10.1), ("logprobs", 20, 21), ("max_tokens", 511, 512),
             ("stop", ["x" * 256], ["x" * 257]), ("stop", list("abcdefghijklmnop"), list("abcdefghijklmnopq")),
             ("stop_token_ids", list(range(16)), list(range(17))),
