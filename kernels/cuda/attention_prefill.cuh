@@ -14,6 +14,8 @@ struct PrefillKernel {
   static constexpr int kThreads = kPrefillWarps * prim::kWarpSize;
   static constexpr int kMinBlocksPerSm = kHeadDim == 256 ? 1 : 2;
   static constexpr int kStages = kPrefillStages;
+  // Logits that a warp holds at once: O of head_dim 256 leaves registers for half a tile.
+  static constexpr int kStepKeys = kHeadDim == 256 ? kTileKeys / 2 : kTileKeys;
   static constexpr int kTileElements = kTileKeys * kHeadDim;
 
   ACUITY_DEVICE static void Run(const Args& args) {
@@ -90,11 +92,15 @@ struct PrefillKernel {
     // Tile i is there for all, and all are behind tile i - 1, whose stage is
     // free.
     CopyStage(args, task, first_key, tiles, i + kStages - 1);
-    FragmentC logits[kTileKeys / 8];
-    MultiplyKeys<kV, kTileKeys>(queries, Stage(i), logits);
-    OnlineSoftmax<kV, kTileKeys, kMasked>(args.params, rows, first_key + i * kTileKeys, states,
-                                          logits, out);
-    AddValues<kV, kTileKeys>(logits, Stage(i) + kTileElements, out);
+    ACUITY_NO_UNROLL
+    for (int key = 0; key < kTileKeys; key += kStepKeys) {
+      const Shared<const uint16_t> keys = Stage(i) + key * kHeadDim;
+      FragmentC logits[kStepKeys / 8];
+      MultiplyKeys<kV, kStepKeys>(queries, keys, logits);
+      OnlineSoftmax<kV, kStepKeys, kMasked>(args.params, rows, first_key + i * kTileKeys + key,
+                                            states, logits, out);
+      AddValues<kV, kStepKeys>(logits, keys + kTileElements, out);
+    }
   }
 
   // Reads its task again: the registers are worth more during the steps.
