@@ -37,13 +37,15 @@ else()
   message(STATUS "kernels/cuda is not compiled: no nvcc (scripts/setup cuda), ACUITY_CUDA off, or a sanitizer build")
 endif()
 
-# acuity_cuda_library(NAME SOURCES a.cu ... [PUBLIC_DEPS lib ...])
+# acuity_cuda_library(NAME SOURCES a.cu b.cc ... [PUBLIC_DEPS lib ...])
 function(acuity_cuda_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC_DEPS" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
   # -Wpedantic would warn of the line directives in nvcc's own output. -lineinfo costs no instruction.
-  target_compile_options(${name} PRIVATE --expt-relaxed-constexpr -lineinfo -Werror=all-warnings
-                         -Xcompiler=-Wall,-Wextra,-Werror,-Wno-missing-field-initializers)
+  set(cuda_options --expt-relaxed-constexpr -lineinfo -Werror=all-warnings
+    -Xcompiler=-Wall,-Wextra,-Werror,-Wno-missing-field-initializers)
+  target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>"
+    "$<$<COMPILE_LANGUAGE:CXX>:${ACUITY_WARNINGS}>")
   target_link_libraries(${name} PUBLIC ${ARG_PUBLIC_DEPS})
 endfunction()

@@ -41,6 +41,23 @@ int64_t SplitsOf(int max_kv_len) { return (max_kv_len + kDecodeSplitKeys - 1) / 
 
 }  // namespace
 
+const char* Supports(const AttentionShape& shape) {
+  if (shape.num_kv_heads < 1 || shape.num_heads < 1 || shape.num_heads % shape.num_kv_heads != 0) {
+    return "num_heads must be a positive multiple of num_kv_heads";
+  }
+  if (GroupSize(shape) > kPrefillRows) return "num_heads / num_kv_heads must be at most 64";
+  if (shape.head_dim != 64 && shape.head_dim != 128 && shape.head_dim != 256) {
+    return "head_dim must be 64, 128 or 256 on a GPU";
+  }
+  if (shape.block_size < kStripKeys || (shape.block_size & (shape.block_size - 1)) != 0) {
+    return "block_size must be a power of two, 16 or more, on a GPU";
+  }
+  if (shape.kv_dtype != DType::kBFloat16 && shape.kv_dtype != DType::kFloat16) {
+    return "kv_dtype must be bfloat16 or float16 on a GPU";
+  }
+  return nullptr;
+}
+
 void PlanAttention(const AttentionShape& shape, const RaggedBatch& batch, int window,
                    AttentionPlan* plan) {
   plan->decode.clear();
@@ -49,6 +66,7 @@ void PlanAttention(const AttentionShape& shape, const RaggedBatch& batch, int wi
   int32_t slot = 0;
   for (int32_t i = 0; i < batch.num_seqs; ++i) {
     const int32_t rows = batch.qo_indptr[i + 1] - batch.qo_indptr[i];
+    if (rows == 0) continue;
     const SequenceToPlan sequence = {i, rows, batch.kv_len[i]};
     const bool few = static_cast<int64_t>(rows) * GroupSize(shape) <= kDecodeRows;
     slot = AppendSequence(shape, few ? DecodeRules(shape) : PrefillRules(shape), sequence, window,

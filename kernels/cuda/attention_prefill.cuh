@@ -1,6 +1,6 @@
-// Ragged causal prefill: a block takes up to 64 packed rows of one KV head, sixteen a warp, against
-// the keys that they see between them (or one split of those). All warps read the same tiles of K
-// and V; one barrier a tile.
+// Ragged causal prefill: a block takes up to 64 packed rows of one KV head,
+// sixteen a warp, against the keys that they see between them (or one split of
+// those). All warps read the same tiles of K and V; one barrier a tile.
 #pragma once
 
 #include "kernels/cuda/attention_tile.cuh"
@@ -28,13 +28,16 @@ struct PrefillKernel {
     const int packed = prim::WarpIndex() * kWarpRows + prim::LaneIndex() / 4;
     const PackedRow rows[2] = {MakeRow(args.params, task, seq, packed),
                                MakeRow(args.params, task, seq, packed + 8)};
-    RowState states[2] = {StartRow<kV>(args.params, rows[0]), StartRow<kV>(args.params, rows[1])};
+    const float scales[2] = {LogitScale(args.params, rows[0]), LogitScale(args.params, rows[1])};
+    RowState states[2] = {StartRow<kV>(args.params, scales[0]),
+                          StartRow<kV>(args.params, scales[1])};
     Queries<kV> queries;
-    queries.Load(args.params, rows, QueryMemory());
+    queries.Load(args.params, rows, scales, QueryMemory());
     FragmentC out[kHeadDim / 8] = {};
 
-    // Tiles that every row of the block sees whole lie between the last row's first key and the
-    // first row's last; a window masks tiles before them, causality those behind.
+    // Tiles that every row of the block sees whole lie between the last row's
+    // first key and the first row's last; a window masks tiles before them,
+    // causality those behind.
     const int32_t full_begin = FirstVisible(args.params, seq.first_position + task.row_end);
     const int32_t full_end = seq.first_position + task.row_begin + 1;
     int i = 0;
@@ -49,7 +52,7 @@ struct PrefillKernel {
     }
     prim::WaitCopies<0>();
     ACUITY_UNROLL
-    for (int h = 0; h < 2; ++h) StoreRow(args, task, rows[h], packed + 8 * h, h, states[h], out);
+    for (int h = 0; h < 2; ++h) StoreRow(args, h, states[h], out);
   }
 
  private:
@@ -84,19 +87,24 @@ struct PrefillKernel {
                                  FragmentC (&out)[kHeadDim / 8]) {
     if constexpr (kV.mutation != Mutation::kMissingCopyWait) prim::WaitCopies<kStages - 2>();
     if constexpr (kV.mutation != Mutation::kMissingBarrier) prim::BlockSync();
-    // Tile i is there for all, and all are behind tile i - 1, whose stage is free.
+    // Tile i is there for all, and all are behind tile i - 1, whose stage is
+    // free.
     CopyStage(args, task, first_key, tiles, i + kStages - 1);
     FragmentC logits[kTileKeys / 8];
     MultiplyKeys<kV, kTileKeys>(queries, Stage(i), logits);
-    OnlineSoftmax<kV, kTileKeys, kMasked>(rows, first_key + i * kTileKeys, states, logits, out);
+    OnlineSoftmax<kV, kTileKeys, kMasked>(args.params, rows, first_key + i * kTileKeys, states,
+                                          logits, out);
     AddValues<kV, kTileKeys>(logits, Stage(i) + kTileElements, out);
   }
 
-  ACUITY_DEVICE static void StoreRow(const Args& args, const AttentionTask& task,
-                                     const PackedRow& row, int packed, int h, const RowState& state,
+  // Reads its task again: the registers are worth more during the steps.
+  ACUITY_DEVICE static void StoreRow(const Args& args, int h, const RowState& state,
                                      const FragmentC (&out)[kHeadDim / 8]) {
     const int t = prim::LaneIndex() % 4;
+    const int packed = prim::WarpIndex() * kWarpRows + prim::LaneIndex() / 4 + 8 * h;
     const Partial partial = Gather(state);
+    const AttentionTask task = args.tasks[prim::BlockIndex().x];
+    const PackedRow row = MakeRow(args.params, task, RowsOf(args.params, task), packed);
     if (row.row < 0) return;
     const bool split = task.split_slot >= 0;
     float* slot = args.workspace + (split ? task.split_slot + packed : 0) * SlotFloats(kHeadDim);

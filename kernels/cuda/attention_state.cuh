@@ -1,5 +1,6 @@
-// One packed row of attention: who it is, what it may see, its running softmax, and how its result
-// is written. Packed row r of a task is head r % group of the group, row row_begin + r / group.
+// One packed row of attention: who it is, what it may see, its running softmax,
+// and how its result is written. Packed row r of a task is head r % group of
+// the group, row row_begin + r / group.
 #pragma once
 
 #include "kernels/attention_stats.h"
@@ -12,11 +13,9 @@ namespace acuity::kernels::cuda {
 using prim::Shared;
 
 struct PackedRow {
-  int32_t row = -1;            // of q and out; -1: this packed row does not exist
-  int32_t head = 0;            // query head
-  int32_t begin = 0, end = 0;  // keys that it sees
-  // Of raw logits q.k; carries the sign of the row scale.
-  float scale = 1;
+  int32_t row = -1;  // of q and out; -1: this packed row does not exist
+  int32_t head = 0;  // query head
+  int32_t end = 0;   // of the keys that it sees; they begin at FirstVisible
 };
 
 struct SequenceRows {
@@ -44,27 +43,35 @@ ACUITY_DEVICE PackedRow MakeRow(const AttentionParams& params, const AttentionTa
   row.row = seq.first_row + in_sequence;
   row.head = task.kv_head * group + packed % group;
   row.end = position + 1;
-  row.begin = FirstVisible(params, row.end);
-  row.scale =
-      params.softmax_scale * RowScale(params.policy, row.head, row.end - row.begin, position);
   return row;
 }
 
-// The running state of one row in one thread: m is the row's, l and t count this thread's columns.
-// Logits are kept raw, their sign folded into the query: log2 of a weight is raw * factor - m.
+// Of raw logits q.k, of either sign.
+ACUITY_DEVICE float LogitScale(const AttentionParams& params, const PackedRow& row) {
+  if (row.row < 0) return 1;
+  const int32_t keys = row.end - FirstVisible(params, row.end);
+  return params.softmax_scale * RowScale(params.policy, row.head, keys, row.end - 1);
+}
+
+// A masked raw logit. A power of two, so that its product with any factor is exact: a row whose
+// keys so far are all masked has log2 weights of 0, not of a rounding error of 1e30.
+inline constexpr float kMaskedLogit = -0x1p100f;
+
+// The running state of one row in one thread: m is the row's, l and t count
+// this thread's columns. Logits are kept raw, their sign folded into the query:
+// log2 of a weight is raw * factor - m.
 struct RowState {
   SoftmaxState softmax;
-  float greatest = kMinusInfinity;  // raw logit so far
-  float factor = 1;                 // > 0
-  float inner = 1;                  // softcap: tanh's argument is raw * inner
+  float greatest = kMaskedLogit;  // raw logit so far
+  float factor = 1;               // > 0
+  float inner = 1;                // softcap: tanh's argument is raw * inner
 };
 
 template <Variant kV>
-ACUITY_DEVICE RowState StartRow(const AttentionParams& params, const PackedRow& row) {
+ACUITY_DEVICE RowState StartRow(const AttentionParams& params, float scale) {
   RowState state;
   // A masked logit must stay below any other after scaling.
   constexpr float kLeastScale = 1e-20f;
-  float scale = row.scale;
   if constexpr (kV.mutation != Mutation::kNoSignFold) scale = fabsf(scale);
   if constexpr (kV.mutation != Mutation::kNoScaleClamp) scale = prim::Max(scale, kLeastScale);
   if constexpr (kV.softcap) {
@@ -73,18 +80,20 @@ ACUITY_DEVICE RowState StartRow(const AttentionParams& params, const PackedRow& 
   } else {
     state.factor = kLog2E * scale;
   }
-  state.softmax.m = kMinusInfinity * state.factor;
+  state.softmax.m = kMaskedLogit * state.factor;
   return state;
 }
 
-// A row over some of its keys, summed over the warp's columns: as in a workspace slot.
+// A row over some of its keys, summed over the warp's columns: as in a
+// workspace slot.
 struct Partial {
   SoftmaxState softmax;
   float peak = 0;
 };
 
-// The state of a quad of lanes, which hold the same row; in each of them. A row that met no visible
-// key has counted masked ones with weight 1: it starts over.
+// The state of a quad of lanes, which hold the same row; in each of them. A row
+// that met no visible key has counted masked ones with weight 1: it starts
+// over.
 ACUITY_DEVICE Partial Gather(const RowState& state) {
   Partial partial{state.softmax, prim::Exp2(prim::FusedMultiplyAdd(state.greatest, state.factor,
                                                                    -state.softmax.m))};
@@ -92,7 +101,8 @@ ACUITY_DEVICE Partial Gather(const RowState& state) {
     partial.softmax.l += prim::ShuffleXor(partial.softmax.l, mask);
     partial.softmax.t += prim::ShuffleXor(partial.softmax.t, mask);
   }
-  if (state.greatest <= kMinusInfinity) partial = {};
+  // Not if a NaN hid from the maximum.
+  if (state.greatest <= kMaskedLogit && partial.softmax.l == partial.softmax.l) partial = {};
   return partial;
 }
 

@@ -179,7 +179,8 @@ TEST(CudaAttentionTraps, RowsThatSeeNothingOfASplit) {
   for (int window : {0, 2}) {
     AttentionCase attention(kShape, {{&a, 510, 515}});
     attention.params().window = window;
-    ExpectNear(Compute(attention), attention.Reference(), "two splits", ToleranceOf(kShape.kv_dtype));
+    ExpectNear(Compute(attention), attention.Reference(), "two splits",
+               ToleranceOf(kShape.kv_dtype));
   }
 }
 

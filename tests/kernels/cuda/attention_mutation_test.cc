@@ -1,5 +1,6 @@
 // The checks see bugs: kernels with one planted each fail, under every schedule; without one they
 // pass, under as many.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,6 +13,10 @@
 
 namespace acuity::kernels::cuda {
 namespace {
+
+using testing::AnyOf;
+using testing::HasSubstr;
+using testing::IsEmpty;
 
 constexpr int kSchedules = 12;
 constexpr AttentionShape kShape = {8, 2, 64, 16, DType::kBFloat16};
@@ -69,16 +74,12 @@ struct Trial {
   ReferenceResult expected;
 };
 
+// Every schedule must end in a fault that `how` matches.
 template <Mutation kMutation>
-void ExpectSeen(bool prefill, const std::string& how) {
+void ExpectSeen(bool prefill, const testing::Matcher<std::string>& how) {
   Trial trial(prefill);
   for (int seed = 1; seed <= kSchedules; ++seed) {
-    const std::string fault = trial.Fault(LaunchMutant<kMutation>, seed);
-    if (how.empty()) {
-      EXPECT_EQ(fault, "") << "schedule " << seed;
-    } else {
-      EXPECT_NE(fault.find(how), std::string::npos) << "schedule " << seed << ": " << fault;
-    }
+    EXPECT_THAT(trial.Fault(LaunchMutant<kMutation>, seed), how) << "schedule " << seed;
   }
 }
 
@@ -87,10 +88,10 @@ INSTANTIATE_TEST_SUITE_P(Kernels, AttentionMutation, testing::Values(false, true
                          [](const auto& info) { return info.param ? "Prefill" : "Decode"; });
 
 TEST_P(AttentionMutation, NoneIsSeenWhereThereIsNone) {
-  ExpectSeen<Mutation::kNone>(GetParam(), "");
+  ExpectSeen<Mutation::kNone>(GetParam(), IsEmpty());
 }
 TEST_P(AttentionMutation, ScaleClampRemoved) {
-  ExpectSeen<Mutation::kNoScaleClamp>(GetParam(), "out");
+  ExpectSeen<Mutation::kNoScaleClamp>(GetParam(), AnyOf("out", "entropy"));
 }
 TEST_P(AttentionMutation, SignFoldRemoved) { ExpectSeen<Mutation::kNoSignFold>(GetParam(), "out"); }
 TEST_P(AttentionMutation, MovedMaximumForgotten) {
@@ -100,10 +101,10 @@ TEST_P(AttentionMutation, MatricesFromTheWrongLanes) {
   ExpectSeen<Mutation::kSwappedMatrices>(GetParam(), "out");
 }
 TEST_P(AttentionMutation, BarrierMissing) {
-  ExpectSeen<Mutation::kMissingBarrier>(GetParam(), "race");
+  ExpectSeen<Mutation::kMissingBarrier>(GetParam(), HasSubstr("race"));
 }
 TEST_P(AttentionMutation, CopiesNotWaitedFor) {
-  ExpectSeen<Mutation::kMissingCopyWait>(GetParam(), "out");
+  ExpectSeen<Mutation::kMissingCopyWait>(GetParam(), AnyOf("out", HasSubstr("race")));
 }
 
 }  // namespace
