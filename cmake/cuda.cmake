@@ -44,8 +44,8 @@ function(acuity_cuda_library name)
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
   # -Wpedantic would warn of the line directives in nvcc's own output. -lineinfo costs no instruction.
   set(cuda_options --expt-relaxed-constexpr -lineinfo -Werror=all-warnings
-    -Xcompiler=-Wall,-Wextra,-Werror,-Wno-missing-field-initializers)
-  target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>"
-    "$<$<COMPILE_LANGUAGE:CXX>:${ACUITY_WARNINGS}>")
+      -Xcompiler=-Wall,-Wextra,-Werror,-Wno-missing-field-initializers)
+  target_compile_options(${name} PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>" "$<$<COMPILE_LANGUAGE:CXX>:${ACUITY_WARNINGS}>")
   target_link_libraries(${name} PUBLIC ${ARG_PUBLIC_DEPS})
 endfunction()

@@ -57,11 +57,15 @@ enum class RopeStyle : uint8_t {
                  // for it
 };
 
+// Pair i of position p turns by p * inv_frequency[i] or, beyond the knee, by
+// knee * inv_frequency[i] + (p - knee) * inv_frequency_beyond[i].
 struct RopeParams {
   RopeStyle style = RopeStyle::kHalf;
-  int rotary_dim = 0;                    // even, <= head_dim; 0: no rotary in this layer
-  const float* inv_frequency = nullptr;  // [rotary_dim / 2], radians per position
-  float magnitude = 1;                   // of the rotated elements (YaRN's attention factor)
+  int rotary_dim = 0;                           // even, <= head_dim; 0: no rotary in this layer
+  const float* inv_frequency = nullptr;         // [rotary_dim / 2], radians per position
+  float magnitude = 1;                          // of the rotated elements (YaRN's attention factor)
+  int32_t knee = 0;                             // > 0 if there is one
+  const float* inv_frequency_beyond = nullptr;  // [rotary_dim / 2], or null: there is no knee
 };
 
 // Rotates q in place and appends rotated k, and v, to their pages, in one pass over the new rows.

@@ -6,7 +6,7 @@
 // pos+1, or min(pos+1, window) under a sliding window. c_i is one float32 factor per row, so a
 // policy costs nothing per logit and neither K nor V depends on it. Sources: SSMax, Nakanishi,
 // arXiv 2501.19399, eq. 3 (natural logarithm); log-n: Qwen-1 `use_logn_attn`; Llama-4
-// `attn_temperature_tuning`; Ministral-3 `llama_4_scaling_beta`.
+// `attn_temperature_tuning`; Ministral-3 `llama_4_scaling_beta`; sharpen: docs/calibration.md.
 #pragma once
 
 #include <cmath>
@@ -22,15 +22,17 @@ enum class RowScaleKind : uint8_t {
   kLogN,       // log_L(n) beyond L, else 1
   kLlama4,     // 1 + attn_scale * log1p(floor((pos + 1) / floor_scale))
   kMinistral,  // 1 + beta * ln(1 + floor(pos / original_context))
+  kSharpen,    // 1 + b_h + s_h ln(n / L) beyond L, else 1
 };
 
 // The row scale of one layer. Plain data; `s` and `b` are not owned and outlive every call that
 // uses them.
 struct LogitPolicy {
   RowScaleKind kind = RowScaleKind::kSoftmax;
-  const float* s = nullptr;  // [num_heads], kSsmax only
-  const float* b = nullptr;  // [num_heads] or null (0), kSsmax only
-  float length = 1;    // L of kLogN (> 1), floor_scale of kLlama4, original context of kMinistral
+  const float* s = nullptr;  // [num_heads], kSsmax and kSharpen only
+  const float* b = nullptr;  // [num_heads] or null (0), kSsmax and kSharpen only
+  // L of kLogN (> 1) and kSharpen (>= 1), floor_scale of kLlama4, original context of kMinistral.
+  float length = 1;
   float strength = 0;  // attn_scale of kLlama4, beta of kMinistral
 };
 
@@ -53,6 +55,10 @@ ACUITY_HOST_DEVICE inline float RowScale(const LogitPolicy& policy, int head, in
     case RowScaleKind::kMinistral:
       return 1.0f +
              policy.strength * std::log1p(std::floor(static_cast<float>(pos) / policy.length));
+    case RowScaleKind::kSharpen:
+      if (static_cast<float>(n) <= policy.length) return 1.0f;
+      return 1.0f + (policy.b == nullptr ? 0.0f : policy.b[head]) +
+             policy.s[head] * std::log(static_cast<float>(n) / policy.length);
   }
   return 1.0f;
 }

@@ -88,10 +88,10 @@ void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
   app.add_option("--model", raw.models, "A model to serve, a GGUF file; may be repeated")
       ->type_name("NAME=PATH")
       ->required();
-  app.add_option(
-         "--attention", raw.attention,
-         "Logit policy of a model: softmax, ssmax:s=0.17[,b=0.1], ssmax:auto, logn:L,\n"
-         "llama4:scale=S,floor=F, ministral:beta=B,context=L, file:SIDECAR.json; may be repeated")
+  app.add_option("--attention", raw.attention,
+                 "Logit policy of a model: softmax, ssmax:s=0.17[,b=0.1], ssmax:auto, logn:L,\n"
+                 "llama4:scale=S,floor=F, ministral:beta=B,context=L, sharpen:length=L,s=S[,b=B],\n"
+                 "file:SIDECAR.json; may be repeated")
       ->type_name("NAME=POLICY");
   app.add_option("--listen", config.listen, "gRPC address: HOST:PORT or unix:PATH")
       ->type_name("ADDR")

@@ -135,6 +135,7 @@ absl::Status Daemon::LoadSecrets() {
     auto auth = Authenticator::Load(config_.auth_tokens);
     if (!auth.ok()) return auth.status();
     auth_ = *std::move(auth);
+    auth_->set_refusals(metrics_->unauthenticated_calls());
     Log(LogLevel::kInfo, "tokens loaded", {{"tokens", int64_t{auth_->num_tokens()}}});
   }
   if (!config_.tls_cert.empty()) {
@@ -165,7 +166,8 @@ void Daemon::ReloadSecrets(bool all) {
     if (secret == nullptr || !(watch.Changed() || all)) return;
     const absl::Status status = secret->Reload();
     Log(status.ok() ? LogLevel::kInfo : LogLevel::kError, event,
-        {{"status", status.ok() ? std::string("OK") : std::string(status.message())}});
+        {{"status", absl::StatusCodeToString(status.code())},
+         {"error", std::string(status.message())}});
   };
   reload("tokens reloaded", token_file_, auth_->required() ? auth_.get() : nullptr);
   reload("certificate reloaded", tls_files_, tls_.get());

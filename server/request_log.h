@@ -1,4 +1,5 @@
-// Passes an engine's events on to the metrics and writes one log line per request.
+// Passes an engine's events on to the metrics and writes one log line per request: its `status` is
+// a code's name, its `error` the message, "" where there is none.
 #pragma once
 
 #include <string>
@@ -29,7 +30,8 @@ class LoggingObserver final : public engine::EngineObserver {
          {"id", static_cast<int64_t>(stats.request->id.value)},
          {"client_id", stats.request->client_id},
          {"tenant", stats.request->tenant},
-         {"status", r.status.ok() ? std::string("OK") : std::string(r.status.message())},
+         {"status", absl::StatusCodeToString(r.status.code())},
+         {"error", std::string(r.status.message())},
          {"prompt_tokens", int64_t{r.prompt_tokens}},
          {"completion_tokens", int64_t{r.completion_tokens}},
          {"cached_tokens", int64_t{r.cached_tokens}},

@@ -1,8 +1,9 @@
-#include <CLI/CLI.hpp>
+#include "clients/cpp/command_line.h"
+
 #include <iostream>
 
-#include "clients/cpp/commands.h"
 #include "clients/cpp/connection.h"
+#include "clients/cpp/eval.h"
 
 namespace acuity::client {
 namespace {
@@ -13,25 +14,6 @@ const std::map<std::string, v1::AttentionDetail> kDetails = {
     {"summary", v1::ATTENTION_DETAIL_SUMMARY},
     {"layers", v1::ATTENTION_DETAIL_LAYERS},
     {"heads", v1::ATTENTION_DETAIL_HEADS}};
-
-void AddCommon(CLI::App& app, CommonOptions& common) {
-  app.add_option("--server", common.server, "The daemon: HOST:PORT or unix:PATH")
-      ->capture_default_str();
-  app.add_flag("--json", common.json, "Print JSON");
-  app.add_option("--timeout", common.timeout_seconds, "Deadline of the call in seconds; 0: none")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--tls-ca", common.tls_ca, "TLS: who signed the daemon's certificate, PEM")
-      ->type_name("FILE");
-  auto* cert = app.add_option("--tls-cert", common.tls_cert, "TLS: the client's certificate, PEM")
-                   ->type_name("FILE");
-  auto* key = app.add_option("--tls-key", common.tls_key, "TLS: the client's private key, PEM")
-                  ->type_name("FILE")
-                  ->needs(cert);
-  cert->needs(key);
-  app.add_option("--token-file", common.token_file,
-                 "Bearer token; default: the environment's ACUITY_TOKEN")
-      ->type_name("FILE");
-}
 
 void AddPrompt(CLI::App& app, PromptOptions& prompt) {
   app.add_option("--model", prompt.model, "Model name; default: the daemon's first");
@@ -146,7 +128,57 @@ void AddInspect(CLI::App& app, InspectOptions& options, int& code) {
       [&] { code = InspectModel(options.path, options.attention_policy, options.json); });
 }
 
+void AddCalibrate(CLI::App& app, CalibrateOptions& options, bool& json, int& code) {
+  auto* calibrate = app.add_subcommand(
+      "calibrate", "Fit a model on disk to contexts longer than it was trained to");
+  calibrate->add_option("MODEL", options.model, "GGUF file or Hugging Face directory")->required();
+  calibrate->add_option("--text", options.texts, "What to fit to: text of N tokens or more")
+      ->type_name("FILE")
+      ->required();
+  calibrate->add_option("--held-out", options.held_out, "Texts to check the result on, afterwards")
+      ->type_name("FILE");
+  calibrate->add_option("--to-context", options.to_context, "Tokens to serve")
+      ->type_name("N")
+      ->required();
+  calibrate
+      ->add_option("--trained-context", options.trained_context,
+                   "Tokens that the model is good for; 0: what it says")
+      ->capture_default_str();
+  calibrate->add_flag("--keep-rope", options.keep_rope, "Leave the rotary embedding as it is");
+  calibrate->add_option("--out", options.out, "The sidecar, for acuityd --attention NAME=file:FILE")
+      ->type_name("FILE")
+      ->capture_default_str();
+  calibrate->add_option("--report", options.report, "All that was measured, as JSON")
+      ->type_name("FILE");
+  calibrate->add_option("--daemon", options.daemon, "acuityd; default: beside this program")
+      ->type_name("FILE");
+  calibrate->add_option("--threads", options.threads, "Compute threads; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  calibrate->add_flag("--json", json, "Print JSON");
+  calibrate->callback([&] { code = Calibrate(options, json); });
+}
+
 }  // namespace
+
+void AddCommon(CLI::App& app, CommonOptions& common) {
+  app.add_option("--server", common.server, "The daemon: HOST:PORT or unix:PATH")
+      ->capture_default_str();
+  app.add_flag("--json", common.json, "Print JSON");
+  app.add_option("--timeout", common.timeout_seconds, "Deadline of the call in seconds; 0: none")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--tls-ca", common.tls_ca, "TLS: who signed the daemon's certificate, PEM")
+      ->type_name("FILE");
+  auto* cert = app.add_option("--tls-cert", common.tls_cert, "TLS: the client's certificate, PEM")
+                   ->type_name("FILE");
+  auto* key = app.add_option("--tls-key", common.tls_key, "TLS: the client's private key, PEM")
+                  ->type_name("FILE")
+                  ->needs(cert);
+  cert->needs(key);
+  app.add_option("--token-file", common.token_file,
+                 "Bearer token; default: the environment's ACUITY_TOKEN")
+      ->type_name("FILE");
+}
 
 int RunCommandLine(int argc, char** argv) {
   CLI::App app("Talks to acuityd", "acuity");
@@ -159,6 +191,8 @@ int RunCommandLine(int argc, char** argv) {
   GenerateOptions generate;
   BenchOptions bench;
   InspectOptions inspect;
+  EvalCommand eval;
+  CalibrateOptions calibrate;
   std::string bench_model;
   double interval = 1;
   int iterations = 0;
@@ -183,7 +217,9 @@ int RunCommandLine(int argc, char** argv) {
   AddCommon(*health, common);
   health->callback([&] { code = Health(common); });
   AddInspect(app, inspect, code);
+  AddCalibrate(app, calibrate, common.json, code);
   AddBench(app, common, bench_model, bench, code);
+  eval.AddTo(app, common, code);
   auto* top = app.add_subcommand("top", "Live view of the daemon");
   AddCommon(*top, common);
   top->add_option("--interval", interval, "Seconds between updates")

@@ -2,7 +2,9 @@
 // code.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "acuity/v1/acuity.pb.h"
 
@@ -38,6 +40,18 @@ struct BenchOptions {
       false;  // else every prompt differs, so that none is found in the prefix cache
 };
 
+struct CalibrateOptions {
+  std::string model;                         // on disk
+  std::vector<std::string> texts, held_out;  // files
+  int64_t to_context = 0;
+  int64_t trained_context = 0;  // 0: what the model says
+  bool keep_rope = false;       // sharpen only
+  std::string out = "acuity.json";
+  std::string report;  // JSON of all that was measured; "": none
+  std::string daemon;  // "": beside this program
+  int threads = 0;     // 0: one per core
+};
+
 int Generate(const CommonOptions& common, const PromptOptions& prompt,
              const GenerateOptions& options);
 int Score(const CommonOptions& common, const PromptOptions& prompt, v1::AttentionDetail attention);
@@ -47,6 +61,8 @@ int Health(const CommonOptions& common);
 int Bench(const CommonOptions& common, const std::string& model, const BenchOptions& options);
 // Of a model on disk: what it is, or why acuityd would refuse it (1).
 int InspectModel(const std::string& path, const std::string& attention_policy, bool json);
+// Runs daemons of its own.
+int Calibrate(const CalibrateOptions& options, bool json);
 int Top(const CommonOptions& common, double interval_seconds, int iterations);
 
 // Fills model and prompt. False, told on stderr, if they cannot be had.

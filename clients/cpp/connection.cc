@@ -1,5 +1,6 @@
 #include "clients/cpp/connection.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -96,11 +97,21 @@ Connection Connect(const CommonOptions& common) {
   return connection;
 }
 
+void SetDeadline(grpc::ClientContext& context, const CommonOptions& common) {
+  if (common.timeout_seconds <= 0) return;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::duration_cast<std::chrono::system_clock::duration>(
+                           std::chrono::duration<double>(common.timeout_seconds)));
+}
+
+std::string Describe(const grpc::Status& status, const std::string& server) {
+  std::string text = CodeName(status.error_code()) + (": " + status.error_message());
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE) text += " (server " + server + ")";
+  return text;
+}
+
 int Complain(const grpc::Status& status, const std::string& server) {
-  std::cerr << "acuity: " << CodeName(status.error_code()) << ": " << status.error_message();
-  if (status.error_code() == grpc::StatusCode::UNAVAILABLE)
-    std::cerr << " (server " << server << ")";
-  std::cerr << "\n";
+  std::cerr << "acuity: " << Describe(status, server) << "\n";
   return 1;
 }
 

@@ -20,7 +20,12 @@ struct Connection {
 // that cannot be read.
 Connection Connect(const CommonOptions& common);
 
-// "INVALID_ARGUMENT: ..." on stderr. Returns the exit code, 1.
+// That of --timeout, if there is one.
+void SetDeadline(grpc::ClientContext& context, const CommonOptions& common);
+
+// "INVALID_ARGUMENT: ...".
+std::string Describe(const grpc::Status& status, const std::string& server);
+// The same on stderr. Returns the exit code, 1.
 int Complain(const grpc::Status& status, const std::string& server);
 
 // The first model that the daemon lists, for commands without --model; "" (told on stderr) if it

@@ -1,7 +1,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <iostream>
 #include <map>
@@ -25,13 +24,6 @@ const char* FinishName(v1::FinishReason reason) {
     default:
       return "";
   }
-}
-
-void SetDeadline(grpc::ClientContext& context, const CommonOptions& common) {
-  if (common.timeout_seconds <= 0) return;
-  context.set_deadline(std::chrono::system_clock::now() +
-                       std::chrono::duration_cast<std::chrono::system_clock::duration>(
-                           std::chrono::duration<double>(common.timeout_seconds)));
 }
 
 // One sample, gathered from its deltas.

@@ -19,7 +19,7 @@ namespace acuity::engine {
 // The logit policy of one layer, owning its parameters.
 struct LayerPolicy {
   kernels::RowScaleKind kind = kernels::RowScaleKind::kSoftmax;
-  std::vector<float> s, b;  // [num_heads] for kSsmax; b may be empty
+  std::vector<float> s, b;  // [num_heads] for kSsmax and kSharpen; b may be empty
   float length = 1;
   float strength = 0;
   std::string name = "softmax";  // as reported: "softmax", "ssmax:s=0.17", ...
@@ -29,13 +29,16 @@ struct LayerPolicy {
   }
 };
 
-// A rotary embedding: angle(position, i) = position * theta^(-2i / rotary_dim) / factors[i].
+// A rotary embedding: angle(position, i) = position * theta^(-2i / rotary_dim) / factors[i]; what a
+// position exceeds the knee by counts slopes[i] times.
 struct RopeSpec {
   float theta = 10000;
   int rotary_dim = 0;  // even, at most head_dim; the rest of a head is left alone
   kernels::RopeStyle style = kernels::RopeStyle::kHalf;
   std::vector<float> factors;  // [rotary_dim / 2] divisors of the frequencies, or empty
   float magnitude = 1;         // cos and sin are multiplied by it (YaRN's attention factor)
+  int knee = 0;                // > 0 with slopes
+  std::vector<float> slopes;   // [rotary_dim / 2], each 0 to 1, or empty: there is no knee
 };
 
 // One decoder layer's attention.
@@ -72,9 +75,11 @@ struct ModelSpec {
   int num_heads = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
-  int ffn_size = 0;     // of one expert if there are any
-  int vocab_size = 0;   // width of the logits
-  int max_context = 0;  // trained length: prompts and outputs together may not exceed it
+  int ffn_size = 0;    // of one expert if there are any
+  int vocab_size = 0;  // width of the logits
+  // Trained length, or what a sidecar extends it to: prompts and outputs together may not exceed
+  // it.
+  int max_context = 0;
 
   kernels::NormKind norm = kernels::NormKind::kRms;
   bool norm_bias = false;

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/loader/bounded_json.h"
 #include "engine/loader/mapped_file.h"
 #include "engine/loader/status_util.h"
 
@@ -20,15 +19,10 @@ namespace acuity::engine {
 namespace {
 
 using kernels::RowScaleKind;
-using Json = nlohmann::json;
 
 constexpr std::string_view kGrammar =
     "softmax | ssmax:s=S[,b=B] | ssmax:auto | logn:L | llama4:scale=A,floor=F | "
-    "ministral:beta=A,context=C | file:PATH";
-// 1024 layers of 128 heads, two parameters of 16 characters.
-constexpr uint64_t kMaxSidecarBytes = 4 << 20;
-// {"attention": {"s": [[0.1]]}} is 4 deep.
-constexpr int kMaxSidecarDepth = 4;
+    "ministral:beta=A,context=C | sharpen:length=L,s=S[,b=B] | file:PATH";
 
 absl::Status BadPolicy(std::string_view policy, std::string_view reason) {
   constexpr size_t kMaxShown = 200;
@@ -110,23 +104,14 @@ std::string RangeText(std::string_view name, const std::vector<float>& values) {
   return Concat(name, "=", *low, "..", *high);
 }
 
-LayerPolicy Ssmax(std::vector<float> s, std::vector<float> b) {
-  LayerPolicy layer;
-  layer.kind = RowScaleKind::kSsmax;
-  layer.name = Concat("ssmax:", RangeText("s", s));
-  if (!b.empty()) layer.name += Concat(",", RangeText("b", b));
-  layer.s = std::move(s);
-  layer.b = std::move(b);
-  return layer;
-}
-
 // s such that s ln n is 1 on average over n = 1..max_context.
 absl::StatusOr<LayerPolicy> SsmaxAuto(std::string_view policy, const ModelSpec& spec) {
   if (spec.max_context < 2) return BadPolicy(policy, "the trained length must be at least 2");
   double sum = 0;
   for (int n = 2; n <= spec.max_context; ++n) sum += std::log(static_cast<double>(n));
   const float s = static_cast<float>(spec.max_context / sum);
-  return Ssmax(std::vector<float>(static_cast<size_t>(spec.num_heads), s), {});
+  return PerHeadPolicy(RowScaleKind::kSsmax, 1,
+                       std::vector<float>(static_cast<size_t>(spec.num_heads), s), {});
 }
 
 absl::StatusOr<LayerPolicy> ParseSsmax(std::string_view policy, std::string_view text,
@@ -135,9 +120,21 @@ absl::StatusOr<LayerPolicy> ParseSsmax(std::string_view policy, std::string_view
   std::array<Parameter, 2> parameters = {{{"s", true, -HUGE_VALF}, {"b", false, -HUGE_VALF}}};
   ACUITY_RETURN_IF_ERROR(ReadParameters(policy, text, parameters));
   const size_t heads = static_cast<size_t>(spec.num_heads);
-  return Ssmax(std::vector<float>(heads, parameters[0].value),
-               parameters[1].present ? std::vector<float>(heads, parameters[1].value)
-                                     : std::vector<float>());
+  return PerHeadPolicy(RowScaleKind::kSsmax, 1, std::vector<float>(heads, parameters[0].value),
+                       parameters[1].present ? std::vector<float>(heads, parameters[1].value)
+                                             : std::vector<float>());
+}
+
+absl::StatusOr<LayerPolicy> ParseSharpen(std::string_view policy, std::string_view text,
+                                         const ModelSpec& spec) {
+  std::array<Parameter, 3> parameters = {
+      {{"length", true, 1}, {"s", true, -HUGE_VALF}, {"b", false, -HUGE_VALF}}};
+  ACUITY_RETURN_IF_ERROR(ReadParameters(policy, text, parameters));
+  const size_t heads = static_cast<size_t>(spec.num_heads);
+  return PerHeadPolicy(RowScaleKind::kSharpen, parameters[0].value,
+                       std::vector<float>(heads, parameters[1].value),
+                       parameters[2].present ? std::vector<float>(heads, parameters[2].value)
+                                             : std::vector<float>());
 }
 
 absl::StatusOr<LayerPolicy> ParseLogN(std::string_view policy, std::string_view text) {
@@ -179,75 +176,24 @@ absl::StatusOr<LayerPolicy> ParsePolicy(std::string_view policy, const ModelSpec
     return ParseStrengthAndLength(policy, rest, RowScaleKind::kMinistral, "ministral", "beta",
                                   "context");
   }
+  if (ConsumePrefix("sharpen:", &rest)) return ParseSharpen(policy, rest, spec);
   return BadPolicy(policy, "no such policy");
 }
 
-absl::Status BadSidecar(std::string_view reason) {
-  return InvalidArgument("attention sidecar: ", reason);
-}
-
-absl::StatusOr<Json> ParseJson(std::string_view text) {
-  absl::StatusOr<Json> json = ParseBoundedJson(text, kMaxSidecarDepth);
-  if (!json.ok())
-    return BadSidecar({json.status().message().data(), json.status().message().size()});
-  return json;
-}
-
-absl::StatusOr<float> ReadNumber(std::string_view key, const Json& json) {
-  const float value = json.is_number() ? json.get<float>() : HUGE_VALF;
-  if (!std::isfinite(value)) {
-    return BadSidecar(Concat("'", key, "' must hold finite float32 numbers only"));
-  }
-  return value;
-}
-
-absl::Status CheckLength(std::string_view key, size_t length, size_t wanted,
-                         std::string_view unit) {
-  if (length == wanted) return absl::OkStatus();
-  return BadSidecar(
-      Concat("'", key, "' has ", length, " entries, but the model has ", wanted, " ", unit));
-}
-
-// A number, [layers] or [layers][heads] -> [layers][heads].
-absl::StatusOr<std::vector<std::vector<float>>> ReadHeadValues(std::string_view key,
-                                                               const Json& json,
-                                                               const ModelSpec& spec) {
-  const size_t heads = static_cast<size_t>(spec.num_heads);
-  if (!json.is_array()) {
-    ACUITY_ASSIGN_OR_RETURN(const float value, ReadNumber(key, json));
-    return std::vector<std::vector<float>>(spec.layers.size(), std::vector<float>(heads, value));
-  }
-  ACUITY_RETURN_IF_ERROR(CheckLength(key, json.size(), spec.layers.size(), "layers"));
-  std::vector<std::vector<float>> values;
-  values.reserve(spec.layers.size());
-  for (const Json& layer : json) {
-    if (!layer.is_array()) {
-      ACUITY_ASSIGN_OR_RETURN(const float value, ReadNumber(key, layer));
-      values.emplace_back(heads, value);
-      continue;
-    }
-    ACUITY_RETURN_IF_ERROR(CheckLength(key, layer.size(), heads, "heads"));
-    std::vector<float>& row = values.emplace_back();
-    for (const Json& head : layer) {
-      ACUITY_ASSIGN_OR_RETURN(const float value, ReadNumber(key, head));
-      row.push_back(value);
-    }
-  }
-  return values;
-}
-
-absl::Status CheckKeys(std::string_view where, const Json& object,
-                       std::initializer_list<std::string_view> allowed) {
-  if (!object.is_object()) return BadSidecar(Concat(where, " must be an object"));
-  for (const auto& item : object.items()) {
-    if (std::find(allowed.begin(), allowed.end(), item.key()) == allowed.end()) {
-      return BadSidecar(Concat("unknown key '", item.key().substr(0, 64), "' in ", where));
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
+
+LayerPolicy PerHeadPolicy(RowScaleKind kind, float length, std::vector<float> s,
+                          std::vector<float> b) {
+  LayerPolicy layer;
+  layer.kind = kind;
+  layer.length = length;
+  layer.name = kind == RowScaleKind::kSharpen ? Concat("sharpen:length=", length, ",") : "ssmax:";
+  layer.name += RangeText("s", s);
+  if (!b.empty()) layer.name += Concat(",", RangeText("b", b));
+  layer.s = std::move(s);
+  layer.b = std::move(b);
+  return layer;
+}
 
 absl::Status ApplyPolicy(std::string_view policy, ModelSpec* spec) {
   std::string_view path = policy;
@@ -260,32 +206,6 @@ absl::Status ApplyPolicy(std::string_view policy, ModelSpec* spec) {
   }
   ACUITY_ASSIGN_OR_RETURN(const LayerPolicy parsed, ParsePolicy(policy, *spec));
   for (LayerSpec& layer : spec->layers) layer.policy = parsed;
-  return absl::OkStatus();
-}
-
-absl::Status ApplyPolicySidecar(std::string_view text, ModelSpec* spec) {
-  if (text.size() > kMaxSidecarBytes) {
-    return BadSidecar(
-        Concat("has ", text.size(), " bytes, more than the limit of ", kMaxSidecarBytes));
-  }
-  ACUITY_ASSIGN_OR_RETURN(const Json json, ParseJson(text));
-  ACUITY_RETURN_IF_ERROR(CheckKeys("the file", json, {"attention"}));
-  if (!json.contains("attention")) return BadSidecar("key 'attention' is missing");
-  const Json& attention = json["attention"];
-  ACUITY_RETURN_IF_ERROR(CheckKeys("'attention'", attention, {"policy", "s", "b"}));
-  if (!attention.contains("policy") || attention["policy"] != "ssmax") {
-    return BadSidecar("'policy' must be \"ssmax\"");
-  }
-  if (!attention.contains("s")) return BadSidecar("key 's' is missing");
-  ACUITY_ASSIGN_OR_RETURN(std::vector<std::vector<float>> s,
-                          ReadHeadValues("s", attention["s"], *spec));
-  std::vector<std::vector<float>> b(spec->layers.size());
-  if (attention.contains("b")) {
-    ACUITY_ASSIGN_OR_RETURN(b, ReadHeadValues("b", attention["b"], *spec));
-  }
-  for (size_t i = 0; i < spec->layers.size(); ++i) {
-    spec->layers[i].policy = Ssmax(std::move(s[i]), std::move(b[i]));
-  }
   return absl::OkStatus();
 }
 

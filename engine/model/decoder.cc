@@ -38,6 +38,11 @@ absl::Status CheckRope(const RopeSpec& rope, int head_dim) {
     return absl::InvalidArgumentError(absl::StrCat("rope factors has ", rope.factors.size(),
                                                    " values; half of rotary_dim, ", pairs));
   }
+  if (!rope.slopes.empty() && (rope.slopes.size() != pairs || rope.knee < 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("rope slopes has ", rope.slopes.size(),
+                                                   " values, half of rotary_dim is ", pairs,
+                                                   "; its knee is ", rope.knee, ", at least 1"));
+  }
   return absl::OkStatus();
 }
 
@@ -76,7 +81,8 @@ absl::Status CheckSpec(const ModelSpec& spec) {
     }
     const LayerPolicy& policy = spec.layers[i].policy;
     const size_t heads = static_cast<size_t>(spec.num_heads);
-    const bool needs_s = policy.kind == kernels::RowScaleKind::kSsmax;
+    const bool needs_s = policy.kind == kernels::RowScaleKind::kSsmax ||
+                         policy.kind == kernels::RowScaleKind::kSharpen;
     if ((needs_s && policy.s.size() != heads) || (!policy.b.empty() && policy.b.size() != heads)) {
       return absl::InvalidArgumentError(absl::StrCat("the policy of layer ", i, " has ",
                                                      policy.s.size(), " s and ", policy.b.size(),
@@ -96,6 +102,12 @@ std::vector<float> InverseFrequencies(const RopeSpec& rope) {
     if (!rope.factors.empty()) result[i] /= rope.factors[i];
   }
   return result;
+}
+
+// Beyond the knee; empty if there is none.
+std::vector<float> FrequenciesBeyond(const RopeSpec& rope, std::vector<float> inverse) {
+  for (size_t i = 0; i < rope.slopes.size(); ++i) inverse[i] *= rope.slopes[i];
+  return rope.slopes.empty() ? std::vector<float>() : inverse;
 }
 
 }  // namespace
@@ -187,7 +199,10 @@ absl::Status Decoder::AllocateActivations() {
 }
 
 void Decoder::PrepareLayers() {
-  for (const RopeSpec& rope : spec_.ropes) inv_frequency_.push_back(InverseFrequencies(rope));
+  for (const RopeSpec& rope : spec_.ropes) {
+    inv_frequency_.push_back(InverseFrequencies(rope));
+    inv_frequency_beyond_.push_back(FrequenciesBeyond(rope, inv_frequency_.back()));
+  }
   for (const LayerSpec& layer : spec_.layers) {
     const auto same = std::find_if(plans_.begin(), plans_.end(), [&](const WindowPlan& plan) {
       return plan.window == layer.window;
@@ -344,7 +359,9 @@ void Decoder::Attend(int layer, const Batch& batch) {
   append.shape = shape_;
   if (spec.rope != LayerSpec::kNoRope) {
     const RopeSpec& rope = spec_.ropes[spec.rope];
-    append.rope = {rope.style, rope.rotary_dim, inv_frequency_[spec.rope].data(), rope.magnitude};
+    const std::vector<float>& beyond = inv_frequency_beyond_[spec.rope];
+    append.rope = {rope.style,     rope.rotary_dim, inv_frequency_[spec.rope].data(),
+                   rope.magnitude, rope.knee,       beyond.empty() ? nullptr : beyond.data()};
   }
   append.qkv = qkv_.As<float>();
   append.rows = rows;

@@ -79,9 +79,10 @@ class Decoder final : public ModelRunner {
   const kernels::ParallelFor parallel_;
   const kernels::AttentionShape shape_;
   Weights weights_;
-  std::vector<std::vector<float>> inv_frequency_;  // of each rope: [rotary_dim / 2]
-  std::vector<WindowPlan> plans_;                  // one per distinct window
-  std::vector<int> plan_of_layer_;                 // [num_layers]
+  std::vector<std::vector<float>> inv_frequency_;         // of each rope: [rotary_dim / 2]
+  std::vector<std::vector<float>> inv_frequency_beyond_;  // the same beyond its knee, or empty
+  std::vector<WindowPlan> plans_;                         // one per distinct window
+  std::vector<int> plan_of_layer_;                        // [num_layers]
 
   int num_blocks_ = 0;
   int64_t bytes_per_block_ = 0;

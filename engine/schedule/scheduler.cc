@@ -1,6 +1,8 @@
 #include "engine/schedule/scheduler.h"
 
 #include <algorithm>
+#include <map>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -10,6 +12,14 @@
 namespace acuity::engine {
 namespace {
 
+// How often in a row the first by rank is passed for fairness' sake.
+constexpr int kMaxPassed = 8;
+
+// One tenant with something waiting or running.
+struct Tenant {
+  int64_t served = 0;  // tokens computed for it, those of the present plan included
+};
+
 // What only the scheduler knows of a sequence. Every Sequence that leaves this file is one of
 // these.
 struct Entry : Sequence {
@@ -17,9 +27,15 @@ struct Entry : Sequence {
   int final_size = 0;                  // tokens when it ends by length
   int scored = 0;                      // rows whose logits a scoring sequence has had
   std::shared_ptr<bool> prompt_ready;  // n > 1: shared by the samples; set when 1.. may start
+  std::shared_ptr<Tenant> tenant;
+  int charged = 0;  // tokens up to here were computed before
   bool cancelled = false;
-  bool scheduled = false;  // in the present plan
+  int planned = 0;  // tokens in the present plan
 
+  // What computing `num_tokens` more costs the tenant.
+  int Cost(int num_tokens) const {
+    return std::max(0, computed + num_tokens - std::max(charged, computed));
+  }
   int remaining() const { return static_cast<int>(tokens.size()) - computed; }
   bool blocked() const { return sample > 0 && !*prompt_ready; }
 };
@@ -52,6 +68,7 @@ struct Scheduler::Impl {
 
   absl::Status CheckRequest(const Request& request) const;
   absl::Status CheckQueue(const Request& request, int samples) const;
+  std::shared_ptr<Tenant> FindTenant(const std::string& name);
   void Enqueue(std::unique_ptr<Entry> entry);
   std::unique_ptr<Entry> TakeWaiting(size_t index);
 
@@ -60,11 +77,17 @@ struct Scheduler::Impl {
   void PlanDecodes(StepPlan* plan);
   void PlanPrompts(StepPlan* plan);
   void Admit(absl::Time now, StepPlan* plan);
+  size_t NextWaiting() const;
   bool TakeBlocks(Entry* entry, int margin);
+  void TopUp(StepPlan* plan);
 
-  int ChunkSize(const Entry& entry) const;
+  int Share(const Entry& entry) const;
+  int ChunkSize(const Entry& entry, int share) const;
+  int64_t Room(const Entry& entry) const;
   int Margin() const;
   void Schedule(Entry* entry, int num_tokens, StepPlan* plan);
+  ScheduledSequence MakeChunk(Entry* entry, int num_tokens);
+  void DropChunk(const ScheduledSequence& scheduled);
   void Unschedule(Entry* entry, StepPlan* plan);
   void PreemptLast(StepPlan* plan);
 
@@ -78,7 +101,10 @@ struct Scheduler::Impl {
   int64_t waiting_tokens = 0;  // prompts of `waiting`
   uint64_t next_order = 0;
   absl::Time latest_arrival = absl::InfinitePast();
+  std::map<std::string, std::weak_ptr<Tenant>> tenants;
+  int passed = 0;                      // admissions since the first by rank was admitted
   int tokens_left = 0, rows_left = 0;  // of the present plan's budget
+  bool long_planned = false;           // the present plan has a prompt that goes on after it
   bool planned = false;                // a plan that is not empty awaits Commit
 };
 
@@ -134,6 +160,7 @@ absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
   impl_->latest_arrival = std::max(impl_->latest_arrival, request->arrival);
   const absl::Time rank_time = impl_->latest_arrival - request->priority * kPriorityHeadStart;
   const auto prompt_ready = samples > 1 ? std::make_shared<bool>(false) : nullptr;
+  const std::shared_ptr<Tenant> tenant = impl_->FindTenant(request->tenant);
   for (int sample = 0; sample < samples; ++sample) {
     auto entry = std::make_unique<Entry>();
     entry->request = request;
@@ -147,6 +174,7 @@ absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
     entry->order = impl_->next_order++;
     entry->rank_time = rank_time;
     entry->prompt_ready = prompt_ready;
+    entry->tenant = tenant;
     impl_->Enqueue(std::move(entry));
   }
   return absl::OkStatus();
@@ -158,6 +186,20 @@ void Scheduler::Cancel(RequestId id) {
       if (entry->request->id == id) entry->cancelled = true;
     }
   }
+}
+
+// Whoever comes back has no claim to what it did not use meanwhile: it starts level with the tenant
+// that was served least.
+std::shared_ptr<Tenant> Scheduler::Impl::FindTenant(const std::string& name) {
+  std::erase_if(tenants, [](const auto& entry) { return entry.second.expired(); });
+  if (const auto it = tenants.find(name); it != tenants.end()) return it->second.lock();
+  auto tenant = std::make_shared<Tenant>();
+  for (auto it = tenants.begin(); it != tenants.end(); ++it) {
+    const int64_t served = it->second.lock()->served;
+    tenant->served = it == tenants.begin() ? served : std::min(tenant->served, served);
+  }
+  tenants.emplace(name, tenant);
+  return tenant;
 }
 
 void Scheduler::Impl::Enqueue(std::unique_ptr<Entry> entry) {
@@ -181,12 +223,14 @@ void Scheduler::Plan(absl::Time now, StepPlan* plan) {
   plan->preempted = 0;
   impl_->tokens_left = limits_.max_batch_tokens;
   impl_->rows_left = limits_.max_logit_rows;
+  impl_->long_planned = false;
 
   impl_->EndDue(now, plan);
   impl_->PlanDecodes(plan);
   impl_->PlanPrompts(plan);
   // What was just preempted must not come straight back for the blocks it gave up.
   if (plan->preempted == 0) impl_->Admit(now, plan);
+  impl_->TopUp(plan);
 
   plan->num_tokens = limits_.max_batch_tokens - impl_->tokens_left;
   impl_->planned = !plan->scheduled.empty() || !plan->ended.empty();
@@ -234,14 +278,11 @@ void Scheduler::Impl::PlanDecodes(StepPlan* plan) {
 void Scheduler::Impl::PlanPrompts(StepPlan* plan) {
   for (size_t i = 0; i < running.size() && tokens_left > 0; ++i) {
     Entry* const entry = running[i].get();
-    if (entry->scheduled || ChunkSize(*entry) == 0) continue;
-    const auto room = [&] {
-      const int64_t blocks = static_cast<int64_t>(entry->blocks.blocks().size());
-      return (blocks + pool->free_blocks()) * pool->block_size() - entry->computed;
-    };
+    const int wanted = ChunkSize(*entry, Share(*entry));
+    if (entry->planned > 0 || wanted == 0) continue;
     // Preempts only when stuck: what fits is better than what would have to be recomputed.
-    while (room() == 0 && running.back().get() != entry) PreemptLast(plan);
-    const int chunk = static_cast<int>(std::min<int64_t>(ChunkSize(*entry), room()));
+    while (Room(*entry) == 0 && running.back().get() != entry) PreemptLast(plan);
+    const int chunk = static_cast<int>(std::min<int64_t>(wanted, Room(*entry)));
     if (chunk == 0) continue;  // waits for those that rank before it
     ACUITY_CHECK(entry->blocks.Grow(entry->computed + chunk));
     Schedule(entry, chunk, plan);
@@ -249,20 +290,53 @@ void Scheduler::Impl::PlanPrompts(StepPlan* plan) {
 }
 
 void Scheduler::Impl::Admit(absl::Time now, StepPlan* plan) {
-  for (size_t i = 0; i < waiting.size() && running.size() < max_running && tokens_left > 0;) {
-    Entry* const entry = waiting[i].get();
-    if (entry->blocked()) {  // behind its own first sample; others may pass it meanwhile
-      ++i;
-      continue;
-    }
+  while (running.size() < max_running && tokens_left > 0) {
+    const size_t next = NextWaiting();
+    if (next == waiting.size()) break;
+    Entry* const entry = waiting[next].get();
     if (!TakeBlocks(entry, Margin())) break;
+    const bool first = std::all_of(waiting.begin(), waiting.begin() + static_cast<ptrdiff_t>(next),
+                                   [](const auto& before) { return before->blocked(); });
+    passed = first ? 0 : passed + 1;
     if (entry->first_scheduled == absl::InfinitePast()) {
       entry->first_scheduled = now;
       entry->cached_tokens = entry->computed;
     }
     entry->state = SequenceState::kRunning;
-    InsertByRank(TakeWaiting(i), &running);
-    Schedule(entry, ChunkSize(*entry), plan);
+    const int chunk = ChunkSize(*entry, std::max(1, Share(*entry)));
+    InsertByRank(TakeWaiting(next), &running);
+    Schedule(entry, chunk, plan);
+  }
+}
+
+// The one that enters next; waiting.size() if all wait for their first samples.
+size_t Scheduler::Impl::NextWaiting() const {
+  const auto ready = [](const auto& entry) { return !entry->blocked(); };
+  const auto head = std::find_if(waiting.begin(), waiting.end(), ready);
+  if (head == waiting.end() || (*head)->preemptions > 0 || passed >= kMaxPassed) {
+    return static_cast<size_t>(head - waiting.begin());
+  }
+  auto next = head;
+  for (auto it = head + 1; it != waiting.end(); ++it) {
+    const bool level = (*it)->request->priority == (*head)->request->priority;
+    if (level && ready(*it) && (*it)->tenant->served < (*next)->tenant->served) next = it;
+  }
+  return static_cast<size_t>(next - waiting.begin());
+}
+
+// Hands out what is left of the budget, in order of rank.
+void Scheduler::Impl::TopUp(StepPlan* plan) {
+  for (size_t i = 0; i < running.size() && tokens_left > 0; ++i) {
+    Entry* const entry = running[i].get();
+    if (entry->planned == entry->remaining() || Room(*entry) <= entry->planned) continue;
+    const auto at = std::find_if(plan->scheduled.begin(), plan->scheduled.end(),
+                                 [&](const auto& s) { return s.sequence == entry; });
+    if (at != plan->scheduled.end()) DropChunk(*at);
+    const int64_t chunk = std::min<int64_t>(ChunkSize(*entry, tokens_left), Room(*entry));
+    if (chunk == 0) continue;
+    ACUITY_CHECK(entry->blocks.Grow(entry->computed + static_cast<int>(chunk)));
+    const ScheduledSequence more = MakeChunk(entry, static_cast<int>(chunk));
+    at == plan->scheduled.end() ? plan->scheduled.push_back(more) : void(*at = more);
   }
 }
 
@@ -274,7 +348,7 @@ bool Scheduler::Impl::TakeBlocks(Entry* entry, int margin) {
     reusable = reusable.first(std::min<size_t>(entry->scored + 1, reusable.size()));
   }
   entry->computed = entry->blocks.AcquirePrefix(reusable);
-  const int chunk = ChunkSize(*entry);
+  const int chunk = ChunkSize(*entry, std::max(1, Share(*entry)));
   const int size = entry->computed + chunk;
   if (chunk > 0 && entry->blocks.MissingBlocks(size) + margin <= pool->free_blocks()) {
     return entry->blocks.Grow(size);
@@ -284,14 +358,28 @@ bool Scheduler::Impl::TakeBlocks(Entry* entry, int margin) {
   return false;
 }
 
-// How many tokens the budget lets the entry compute; blocks aside.
-int Scheduler::Impl::ChunkSize(const Entry& entry) const {
-  const int chunk = std::min(entry.remaining(), tokens_left);
+// How many of the tokens left the entry may take at first. What ends in this step takes what it
+// needs. Of those that go on after it the first takes half, so that a short prompt need not wait
+// for the end of a long one; the others wait for what is left over (TopUp).
+int Scheduler::Impl::Share(const Entry& entry) const {
+  if (entry.remaining() <= tokens_left) return tokens_left;
+  return long_planned ? 0 : std::max(1, tokens_left / 2);
+}
+
+// How many of `share` tokens the entry can compute; blocks aside.
+int Scheduler::Impl::ChunkSize(const Entry& entry, int share) const {
+  const int chunk = std::min(entry.remaining(), share);
   if (!entry.request->score) {
     return chunk == entry.remaining() && rows_left == 0 ? chunk - 1 : chunk;
   }
   const int first = FirstLogitRow(entry, chunk);
   return std::min(chunk, first + rows_left);
+}
+
+// How many tokens the entry's own blocks and the free ones hold beyond what is computed.
+int64_t Scheduler::Impl::Room(const Entry& entry) const {
+  const int64_t blocks = static_cast<int64_t>(entry.blocks.blocks().size());
+  return (blocks + pool->free_blocks()) * pool->block_size() - entry.computed;
 }
 
 // Blocks that running sequences need to finish their prompts and for one block's worth of output
@@ -306,6 +394,11 @@ int Scheduler::Impl::Margin() const {
 }
 
 void Scheduler::Impl::Schedule(Entry* entry, int num_tokens, StepPlan* plan) {
+  plan->scheduled.push_back(MakeChunk(entry, num_tokens));
+}
+
+// Takes a chunk from the budget.
+ScheduledSequence Scheduler::Impl::MakeChunk(Entry* entry, int num_tokens) {
   ScheduledSequence scheduled;
   scheduled.sequence = entry;
   scheduled.num_tokens = num_tokens;
@@ -314,24 +407,33 @@ void Scheduler::Impl::Schedule(Entry* entry, int num_tokens, StepPlan* plan) {
   tokens_left -= num_tokens;
   rows_left -= num_tokens - scheduled.first_logit_row;
   ACUITY_CHECK(num_tokens > 0 && tokens_left >= 0 && rows_left >= 0);
-  entry->scheduled = true;
-  plan->scheduled.push_back(scheduled);
+  entry->planned = num_tokens;
+  entry->tenant->served += entry->Cost(num_tokens);
+  long_planned |= num_tokens < entry->remaining();
+  return scheduled;
+}
+
+// Gives it back.
+void Scheduler::Impl::DropChunk(const ScheduledSequence& scheduled) {
+  tokens_left += scheduled.num_tokens;
+  rows_left += scheduled.num_tokens - scheduled.first_logit_row;
+  Entry* const entry = static_cast<Entry*>(scheduled.sequence);
+  entry->planned = 0;
+  entry->tenant->served -= entry->Cost(scheduled.num_tokens);
 }
 
 void Scheduler::Impl::Unschedule(Entry* entry, StepPlan* plan) {
   const auto at = std::find_if(plan->scheduled.begin(), plan->scheduled.end(),
                                [&](const auto& s) { return s.sequence == entry; });
   ACUITY_CHECK(at != plan->scheduled.end());
-  tokens_left += at->num_tokens;
-  rows_left += at->num_tokens - at->first_logit_row;
-  entry->scheduled = false;
+  DropChunk(*at);
   plan->scheduled.erase(at);
 }
 
 void Scheduler::Impl::PreemptLast(StepPlan* plan) {
   std::unique_ptr<Entry> entry = std::move(running.back());
   running.pop_back();
-  if (entry->scheduled) Unschedule(entry.get(), plan);
+  if (entry->planned > 0) Unschedule(entry.get(), plan);
   entry->blocks.Clear();
   entry->computed = 0;
   entry->state = SequenceState::kWaiting;
@@ -353,9 +455,10 @@ void Scheduler::Commit(const StepPlan& plan, std::span<const StepResult> results
 
 void Scheduler::Impl::Apply(const ScheduledSequence& scheduled, const StepResult& result) {
   Entry& entry = *static_cast<Entry*>(scheduled.sequence);
-  ACUITY_CHECK(entry.scheduled);
-  entry.scheduled = false;
+  ACUITY_CHECK(entry.planned == scheduled.num_tokens);
+  entry.planned = 0;
   entry.computed += scheduled.num_tokens;
+  entry.charged = std::max(entry.charged, entry.computed);
   entry.scored = std::max(entry.scored, entry.computed);
   if (result.finish != FinishReason::kError) {
     entry.blocks.PublishComputed(entry.tokens, entry.computed);

@@ -6,12 +6,20 @@
 // There are no prefill and decode phases: each sequence's `computed` chases its `tokens` under one
 // token budget. A step takes first the sequences that need a single token (so decoding is never
 // starved by prompts: all of them run in every step), then prompt chunks of running sequences, then
-// waiting sequences, for as long as budget and blocks last.
+// waiting sequences, for as long as budget and blocks last. A prompt that goes on after the step
+// leaves half of the budget to those behind it that can end in it, so a short prompt does not wait
+// for the end of a long one; what nobody takes goes to the long ones all the same, by rank.
 //
 // Rank. Everything live is in one total order, which time does not change: arrival minus priority x
 // kPriorityHeadStart, then order of Add. So among equals the older comes first, and a higher
 // priority goes ahead of what arrived up to that much earlier per level, but of nothing older:
-// nobody waits forever. Waiting sequences enter strictly by rank.
+// nobody waits forever.
+//
+// Tenants. What enters next is, of the waiting sequences with the priority of the first by rank,
+// one of the tenant that was served the fewest tokens (the virtual token counter of Sheng et al.,
+// "Fairness in Serving Large Language Models", 2024: whoever comes back starts level with the least
+// served), and of that tenant's the first by rank. The first of all is passed at most 8 times in a
+// row, and what was preempted is not passed at all. Takes time linear in the queue.
 //
 // Blocks. A waiting sequence enters if the blocks of its next chunk are free beyond those that the
 // running ones need to finish their prompts and one block more each; that margin keeps an admission

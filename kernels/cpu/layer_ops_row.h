@@ -103,17 +103,23 @@ void RotateInterleaved(float* head, const float* cosine, const float* sine, int6
 }
 
 // Rotates `heads` consecutive heads of one row in place. The angle is the float32 product, as in
-// Hugging Face's models; its cos and sin are computed once for all heads.
+// Hugging Face's models (beyond a knee a second one is added); its cos and sin are computed once
+// for all heads.
 void RotateHeads(const RopeAppendParams& params, int32_t position, int heads, float* row) {
   const RopeParams& rope = params.rope;
   const int64_t head_dim = params.shape.head_dim;
   const int64_t half = rope.rotary_dim / 2;
+  const bool beyond = rope.inv_frequency_beyond != nullptr && position > rope.knee;
+  const auto within = static_cast<float>(beyond ? rope.knee : position);
   float cosine[kRotationChunk];
   float sine[kRotationChunk];
   for (int64_t begin = 0; begin < half; begin += kRotationChunk) {
     const int64_t pairs = half - begin < kRotationChunk ? half - begin : kRotationChunk;
     for (int64_t i = 0; i < pairs; ++i) {
-      const float angle = static_cast<float>(position) * rope.inv_frequency[begin + i];
+      float angle = within * rope.inv_frequency[begin + i];
+      if (beyond) {
+        angle += static_cast<float>(position - rope.knee) * rope.inv_frequency_beyond[begin + i];
+      }
       cosine[i] = cosf(angle) * rope.magnitude;
       sine[i] = sinf(angle) * rope.magnitude;
     }

@@ -1,15 +1,14 @@
-// Decoding: a block takes up to sixteen packed rows of one KV head against one
-// split of the keys. Its warps share the rows and take sixteen keys of every
-// tile each, through a ring of stages of their own: nothing but the final merge
-// of the four partial results needs a barrier.
+// Decoding: a block takes up to sixteen packed rows of one KV head against one split of the keys.
+// Its warps share the rows and take sixteen keys of every tile each, through a ring of stages of
+// their own: nothing but the final merge of the four partial results needs a barrier.
 #pragma once
 
 #include "kernels/cuda/attention_tile.cuh"
 
 namespace acuity::kernels::cuda {
 
-// The sixteen-key strips of a task that one warp takes: strip i begins
-// kTileKeys * i behind the first.
+// The sixteen-key strips of a task that one warp takes: strip i begins kTileKeys * i behind the
+// first.
 struct Strips {
   int32_t first_key = 0;
   int count = 0;
@@ -42,8 +41,7 @@ struct DecodeKernel {
     const float scales[2] = {LogitScale(args.params, rows[0]), LogitScale(args.params, rows[1])};
     RowState states[2] = {StartRow<kV>(args.params, scales[0]),
                           StartRow<kV>(args.params, scales[1])};
-    // Every warp holds the same rows: the words that head_dim 256 keeps are the
-    // same too.
+    // Every warp holds the same rows: the words that head_dim 256 keeps are the same too.
     Queries<kV> queries;
     queries.Load(args.params, rows, scales, QueryMemory());
     FragmentC out[kHeadDim / 8] = {};
@@ -105,8 +103,7 @@ struct DecodeKernel {
     prim::CommitCopies();
   }
 
-  // Shared memory of the merge: [warp, row, head_dim] outputs, then [warp, row]
-  // states.
+  // Shared memory of the merge: [warp, row, head_dim] outputs, then [warp, row] states.
   ACUITY_DEVICE static Shared<float> Outputs() { return prim::SharedMemory<float>(); }
   ACUITY_DEVICE static Shared<float> States() {
     return Outputs() + kDecodeWarps * kDecodeRows * kHeadDim;
@@ -135,8 +132,7 @@ struct DecodeKernel {
     }
   }
 
-  // Eight threads a row: the four warps' results become one, for the workspace
-  // or the output.
+  // Eight threads a row: the four warps' results become one, for the workspace or the output.
   ACUITY_DEVICE static void MergeWarps(const Args& args, const AttentionTask& task,
                                        const SequenceRows& seq) {
     constexpr int kThreadsPerRow = kThreads / kDecodeRows;

@@ -1,5 +1,4 @@
-// The launch table: from what a call asks for to the kernel that was compiled
-// for it.
+// The launch table: from what a call asks for to the kernel that was compiled for it.
 #pragma once
 
 #include "kernels/cuda/attention_decode.cuh"

@@ -1,6 +1,5 @@
-// Partial results of rows whose keys were split, merged in the order of the
-// keys: a warp a packed row, the lanes over splits for the states and over
-// dimensions for the output.
+// Partial results of rows whose keys were split, merged in the order of the keys: a warp a packed
+// row, the lanes over splits for the states and over dimensions for the output.
 #pragma once
 
 #include "kernels/cuda/attention_state.cuh"
@@ -56,8 +55,7 @@ struct MergeKernel {
     for (int i = 0; i < kDims; ++i) to[i * prim::kWarpSize + lane] = sums[i] * factor;
   }
 
-  // A lane adds every 32nd part, then the lanes' sums are added as a tree:
-  // always in this order.
+  // A lane adds every 32nd part, then the lanes' sums are added as a tree: always in this order.
   ACUITY_DEVICE static Partial MergeStates(const float* slots, int64_t stride, int parts) {
     const int lane = prim::LaneIndex();
     Partial total;

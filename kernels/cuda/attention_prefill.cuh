@@ -1,6 +1,6 @@
-// Ragged causal prefill: a block takes up to 64 packed rows of one KV head,
-// sixteen a warp, against the keys that they see between them (or one split of
-// those). All warps read the same tiles of K and V; one barrier a tile.
+// Ragged causal prefill: a block takes up to 64 packed rows of one KV head, sixteen a warp, against
+// the keys that they see between them (or one split of those). All warps read the same tiles of K
+// and V; one barrier a tile.
 #pragma once
 
 #include "kernels/cuda/attention_tile.cuh"
@@ -14,6 +14,8 @@ struct PrefillKernel {
   static constexpr int kThreads = kPrefillWarps * prim::kWarpSize;
   static constexpr int kMinBlocksPerSm = kHeadDim == 256 ? 1 : 2;
   static constexpr int kStages = kPrefillStages;
+  // Logits that a warp holds at once: O of head_dim 256 leaves registers for half a tile.
+  static constexpr int kStepKeys = kHeadDim == 256 ? kTileKeys / 2 : kTileKeys;
   static constexpr int kTileElements = kTileKeys * kHeadDim;
 
   ACUITY_DEVICE static void Run(const Args& args) {
@@ -35,9 +37,8 @@ struct PrefillKernel {
     queries.Load(args.params, rows, scales, QueryMemory());
     FragmentC out[kHeadDim / 8] = {};
 
-    // Tiles that every row of the block sees whole lie between the last row's
-    // first key and the first row's last; a window masks tiles before them,
-    // causality those behind.
+    // Tiles that every row of the block sees whole lie between the last row's first key and the
+    // first row's last; a window masks tiles before them, causality those behind.
     const int32_t full_begin = FirstVisible(args.params, seq.first_position + task.row_end);
     const int32_t full_end = seq.first_position + task.row_begin + 1;
     int i = 0;
@@ -87,14 +88,17 @@ struct PrefillKernel {
                                  FragmentC (&out)[kHeadDim / 8]) {
     if constexpr (kV.mutation != Mutation::kMissingCopyWait) prim::WaitCopies<kStages - 2>();
     if constexpr (kV.mutation != Mutation::kMissingBarrier) prim::BlockSync();
-    // Tile i is there for all, and all are behind tile i - 1, whose stage is
-    // free.
+    // Tile i is there for all, and all are behind tile i - 1, whose stage is free.
     CopyStage(args, task, first_key, tiles, i + kStages - 1);
-    FragmentC logits[kTileKeys / 8];
-    MultiplyKeys<kV, kTileKeys>(queries, Stage(i), logits);
-    OnlineSoftmax<kV, kTileKeys, kMasked>(args.params, rows, first_key + i * kTileKeys, states,
-                                          logits, out);
-    AddValues<kV, kTileKeys>(logits, Stage(i) + kTileElements, out);
+    ACUITY_NO_UNROLL
+    for (int key = 0; key < kTileKeys; key += kStepKeys) {
+      const Shared<const uint16_t> keys = Stage(i) + key * kHeadDim;
+      FragmentC logits[kStepKeys / 8];
+      MultiplyKeys<kV, kStepKeys>(queries, keys, logits);
+      OnlineSoftmax<kV, kStepKeys, kMasked>(args.params, rows, first_key + i * kTileKeys + key,
+                                            states, logits, out);
+      AddValues<kV, kStepKeys>(logits, keys + kTileElements, out);
+    }
   }
 
   // Reads its task again: the registers are worth more during the steps.

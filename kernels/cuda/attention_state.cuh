@@ -1,6 +1,5 @@
-// One packed row of attention: who it is, what it may see, its running softmax,
-// and how its result is written. Packed row r of a task is head r % group of
-// the group, row row_begin + r / group.
+// One packed row of attention: who it is, what it may see, its running softmax, and how its result
+// is written. Packed row r of a task is head r % group of the group, row row_begin + r / group.
 #pragma once
 
 #include "kernels/attention_stats.h"
@@ -57,9 +56,8 @@ ACUITY_DEVICE float LogitScale(const AttentionParams& params, const PackedRow& r
 // keys so far are all masked has log2 weights of 0, not of a rounding error of 1e30.
 inline constexpr float kMaskedLogit = -0x1p100f;
 
-// The running state of one row in one thread: m is the row's, l and t count
-// this thread's columns. Logits are kept raw, their sign folded into the query:
-// log2 of a weight is raw * factor - m.
+// The running state of one row in one thread: m is the row's, l and t count this thread's columns.
+// Logits are kept raw, their sign folded into the query: log2 of a weight is raw * factor - m.
 struct RowState {
   SoftmaxState softmax;
   float greatest = kMaskedLogit;  // raw logit so far
@@ -84,16 +82,14 @@ ACUITY_DEVICE RowState StartRow(const AttentionParams& params, float scale) {
   return state;
 }
 
-// A row over some of its keys, summed over the warp's columns: as in a
-// workspace slot.
+// A row over some of its keys, summed over the warp's columns: as in a workspace slot.
 struct Partial {
   SoftmaxState softmax;
   float peak = 0;
 };
 
-// The state of a quad of lanes, which hold the same row; in each of them. A row
-// that met no visible key has counted masked ones with weight 1: it starts
-// over.
+// The state of a quad of lanes, which hold the same row; in each of them. A row that met no visible
+// key has counted masked ones with weight 1: it starts over.
 ACUITY_DEVICE Partial Gather(const RowState& state) {
   Partial partial{state.softmax, prim::Exp2(prim::FusedMultiplyAdd(state.greatest, state.factor,
                                                                    -state.softmax.m))};

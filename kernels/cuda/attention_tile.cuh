@@ -1,11 +1,9 @@
-// What a warp does with sixteen packed rows and a tile of keys: S = Q K^T on
-// tensor cores, mask, online softmax in registers, O += P V. Shared by decoding
-// and prefill.
+// What a warp does with sixteen packed rows and a tile of keys: S = Q K^T on tensor cores, mask,
+// online softmax in registers, O += P V. Shared by decoding and prefill.
 //
-// A tile's row is one key, head_dim elements of 16 bits, in chunks of 16 bytes.
-// Chunk c of row r lies at place c ^ (r & 7): the eight rows that one ldmatrix
-// phase reads at the same c, and the eight chunks that a copy writes of one
-// row, are in eight different groups of four banks.
+// A tile's row is one key, head_dim elements of 16 bits, in chunks of 16 bytes. Chunk c of row r
+// lies at place c ^ (r & 7): the eight rows that one ldmatrix phase reads at the same c, and the
+// eight chunks that a copy writes of one row, are in eight different groups of four banks.
 #pragma once
 
 #include "kernels/cuda/attention_state.cuh"
@@ -23,17 +21,16 @@ ACUITY_DEVICE int SwizzledOffset(int key, int chunk) {
   return key * kHeadDim + (chunk ^ (key & 7)) * kChunk;
 }
 
-// The sixteen queries of a warp as A fragments, signs folded. In registers up
-// to head_dim 128; above, each lane keeps its words in shared memory,
-// [step][lane], and takes them from there.
+// The sixteen queries of a warp as A fragments, signs folded. In registers up to head_dim 128;
+// above, each lane keeps its words in shared memory, [step][lane], and takes them from there.
 template <Variant kV>
 class Queries {
  public:
   static constexpr int kSteps = kV.head_dim / 16;
   static constexpr bool kInRegisters = kV.head_dim <= 128;
 
-  // `rows` are packed rows g and g + 8. `memory` belongs to the warp: kWarpRows
-  // * head_dim elements.
+  // `rows` are packed rows g and g + 8. `memory` belongs to the warp: kWarpRows * head_dim
+  // elements.
   ACUITY_DEVICE void Load(const AttentionParams& params, const PackedRow (&rows)[2],
                           const float (&scales)[2], Shared<uint16_t> memory) {
     memory_ = memory.As<prim::Bits128>() + prim::LaneIndex();
@@ -77,14 +74,12 @@ class Queries {
   Shared<prim::Bits128> memory_;
 };
 
-// logits[j] (rows g, g + 8; keys 8 j + 2t, + 1) = Q K^T over kKeys keys of the
-// tile.
+// logits[j] (rows g, g + 8; keys 8 j + 2t, + 1) = Q K^T over kKeys keys of the tile.
 template <Variant kV, int kKeys>
 ACUITY_DEVICE void MultiplyKeys(const Queries<kV>& queries, Shared<const uint16_t> keys,
                                 FragmentC (&logits)[kKeys / 8]) {
   const int lane = prim::LaneIndex(), matrix = lane / 8;
-  // Matrices 0 and 1: eight keys, dims 0-7 and 8-15 of the step; 2 and 3: the
-  // next eight keys.
+  // Matrices 0 and 1: eight keys, dims 0-7 and 8-15 of the step; 2 and 3: the next eight keys.
   const int key = lane % 8 + matrix / 2 * 8;
   const int chunk = kV.mutation == Mutation::kSwappedMatrices ? 1 - matrix % 2 : matrix % 2;
   ACUITY_UNROLL
@@ -102,14 +97,12 @@ ACUITY_DEVICE void MultiplyKeys(const Queries<kV>& queries, Shared<const uint16_
   }
 }
 
-// out[j] (rows g, g + 8; dims 8 j + 2t, + 1) += P V; P is the logits'
-// registers, rounded.
+// out[j] (rows g, g + 8; dims 8 j + 2t, + 1) += P V; P is the logits' registers, rounded.
 template <Variant kV, int kKeys>
 ACUITY_DEVICE void AddValues(const FragmentC (&p)[kKeys / 8], Shared<const uint16_t> values,
                              FragmentC (&out)[kV.head_dim / 8]) {
   const int lane = prim::LaneIndex(), matrix = lane / 8;
-  // Matrices 0 and 1: keys 0-7 and 8-15, eight dims; 2 and 3: the next eight
-  // dims.
+  // Matrices 0 and 1: keys 0-7 and 8-15, eight dims; 2 and 3: the next eight dims.
   const int key = lane % 8 + matrix % 2 * 8, chunk = matrix / 2;
   ACUITY_UNROLL
   for (int step = 0; step < kKeys / 16; ++step) {
@@ -134,8 +127,8 @@ ACUITY_DEVICE float Tanh(float x) {
   return 1 - 2 * prim::Reciprocal(1 + prim::Exp2(2 * kLog2E * x));
 }
 
-// Logits to weights 2^(logit - m), states and output moved to the new maxima.
-// `first_key` is the tile's; kMasked: some key is not visible to some row.
+// Logits to weights 2^(logit - m), states and output moved to the new maxima. `first_key` is the
+// tile's; kMasked: some key is not visible to some row.
 template <Variant kV, int kKeys, bool kMasked>
 ACUITY_DEVICE void OnlineSoftmax(const AttentionParams& params, const PackedRow (&rows)[2],
                                  int32_t first_key, RowState (&states)[2],
@@ -186,10 +179,9 @@ ACUITY_DEVICE void OnlineSoftmax(const AttentionParams& params, const PackedRow 
   }
 }
 
-// Starts copies of kKeys rows of K and V, `first_key` on, by kThreads threads.
-// Rows outside of [key_begin, key_end) become zeroes: what a page holds there
-// may be anything, and NaN times a weight of 0 is NaN. `page_of(key)` is the
-// physical page of a key.
+// Starts copies of kKeys rows of K and V, `first_key` on, by kThreads threads. Rows outside of
+// [key_begin, key_end) become zeroes: what a page holds there may be anything, and NaN times a
+// weight of 0 is NaN. `page_of(key)` is the physical page of a key.
 template <int kHeadDim, int kKeys, int kThreads, typename PageOf>
 ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& task,
                             int32_t first_key, int thread, const PageOf& page_of,

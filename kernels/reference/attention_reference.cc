@@ -45,6 +45,11 @@ double ExactRowScale(const LogitPolicy& policy, int head, double n, double posit
       return 1 + policy.strength * std::log1p(std::floor((position + 1) / policy.length));
     case RowScaleKind::kMinistral:
       return 1 + policy.strength * std::log(1 + std::floor(position / policy.length));
+    case RowScaleKind::kSharpen:
+      return n <= policy.length
+                 ? 1
+                 : 1 + (policy.b == nullptr ? 0.0 : policy.b[head]) +
+                       policy.s[head] * (std::log(n) - std::log(double{policy.length}));
   }
   return 1;
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -35,6 +37,12 @@ class Authenticator {
   std::optional<std::string> TenantOf(std::string_view authorization) const;
   int num_tokens() const;
 
+  // Where callers that were turned away are counted; not owned, null: nowhere. Before it serves.
+  void set_refusals(std::atomic<int64_t>* refusals) { refusals_ = refusals; }
+  void CountRefusal() const {
+    if (refusals_ != nullptr) ++*refusals_;
+  }
+
  private:
   struct Entry {
     std::array<unsigned char, 32> digest;
@@ -42,6 +50,7 @@ class Authenticator {
   };
   static absl::StatusOr<std::vector<Entry>> Parse(const std::string& path);
 
+  std::atomic<int64_t>* refusals_ = nullptr;
   std::string path_;  // "": nobody needs a token
   mutable std::mutex mutex_;
   std::shared_ptr<const std::vector<Entry>> entries_;

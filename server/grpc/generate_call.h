@@ -1,53 +1,31 @@
-// One Generate call: from the engine's events to the client's stream.
+// One Generate call of acuity.v1.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
 
-#include <memory>
-#include <mutex>
-
-#include "absl/time/time.h"
 #include "acuity/v1/acuity.grpc.pb.h"
-#include "server/grpc/admission.h"
+#include "server/grpc/answering_call.h"
 
 namespace acuity::server {
 
-// Lives until both gRPC and the engine are done with it. Events arrive on the engine thread,
-// completions on gRPC's. At most one write is under way; what comes meanwhile is gathered, up to a
-// limit beyond which the call is cancelled.
 class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
-                           public engine::EventSink {
+                           public AnsweringCall {
  public:
   // Validates, tokenises and submits. The returned reactor is owned by gRPC.
   static GenerateCall* Start(grpc::CallbackServerContext* context, const ServiceContext& services,
                              const v1::GenerateRequest& proto);
 
-  // engine::EventSink
-  bool OnToken(engine::TokenEvent event) override;
-  void OnResult(engine::RequestResult result) override;
-
   // grpc::ServerWriteReactor
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
-  void OnDone() override;
+  void OnWriteDone(bool ok) override { OnWritten(ok); }
+  void OnCancel() override { OnCancelled(); }
+  void OnDone() override { OnGone(); }
 
  private:
-  GenerateCall() = default;
-  void WriteOrFinish();  // REQUIRES mutex_ held
+  explicit GenerateCall(grpc::CallbackServerContext* context) : AnsweringCall(context) {}
+  bool Send(Answer& answer, v1::GenerateResponse gathered) override;
+  void FinishCall(const grpc::Status& status) override { Finish(status); }
 
-  std::shared_ptr<GenerateCall> self_;  // until gRPC's OnDone
-  grpc::CallbackServerContext* context_ = nullptr;
-  Admission admission_;
-
-  std::mutex mutex_;
-  v1::GenerateResponse writing_, gathered_;
-  size_t gathered_bytes_ = 0;
-  bool write_under_way_ = false;
-  absl::Time write_started_;
-  bool have_result_ = false;
-  bool finished_ = false;
-  bool dead_ = false;  // gRPC is done with the call
-  grpc::Status status_;
+  v1::GenerateResponse writing_;
 };
 
 }  // namespace acuity::server

@@ -9,12 +9,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/grpc/inference_service.h"
 #include "server/grpc/service.h"
 #include "server/grpc/token_guard.h"
 
@@ -56,7 +58,7 @@ void SetLimits(grpc::ServerBuilder* builder) {
 class GrpcServerImpl : public GrpcServer {
  public:
   explicit GrpcServerImpl(const ServiceContext& services)
-      : auth_(services.auth), service_(services) {}
+      : auth_(services.auth), service_(services), inference_service_(services, &serving_) {}
 
   absl::Status Listen(const GrpcServerOptions& options) {
     const std::string& address = options.address;
@@ -75,6 +77,7 @@ class GrpcServerImpl : public GrpcServer {
       builder.experimental().SetInterceptorCreators(std::move(guards));
     }
     builder.RegisterService(&service_);
+    builder.RegisterService(&inference_service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) {
       return absl::UnavailableError(absl::StrCat("--listen: cannot bind ", address,
@@ -92,16 +95,20 @@ class GrpcServerImpl : public GrpcServer {
   std::string address() const override { return address_; }
 
   void SetServing(bool serving) override {
+    serving_ = serving;
     grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
     health->SetServingStatus(serving);  // every service, "" included
     health->SetServingStatus(v1::Acuity::service_full_name(), serving);
+    health->SetServingStatus(inference::GRPCInferenceService::service_full_name(), serving);
   }
 
   void Shutdown(absl::Time deadline) override { server_->Shutdown(absl::ToChronoTime(deadline)); }
 
  private:
   const Authenticator* auth_;
+  std::atomic<bool> serving_{false};
   AcuityService service_;
+  InferenceService inference_service_;
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };

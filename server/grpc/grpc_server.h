@@ -19,8 +19,8 @@ struct GrpcServerOptions {
 
 class GrpcServer {
  public:
-  // Listens on options.address. Health is SERVING for "" and
-  // "acuity.v1.Acuity" at once. Unavailable if the address cannot be bound.
+  // Listens on options.address. Health is SERVING for "" and each service at once. Unavailable if
+  // the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            const ServiceContext& services);
   virtual ~GrpcServer() = default;

@@ -13,15 +13,28 @@ ScoreCall* ScoreCall::Start(grpc::CallbackServerContext* context, const ServiceC
   std::shared_ptr<ScoreCall> call(new ScoreCall);
   call->self_ = call;
   call->response_ = response;
-  const absl::Status admitted = Admit(*context, services, proto, call, &call->admission_);
-  if (!admitted.ok()) call->Finish(ToGrpcStatus(admitted));
+  absl::StatusOr<Admission> admission =
+      Admit(*context, services, proto.model(),
+            [&](const engine::Engine& engine, const std::string& tenant, absl::Time arrival) {
+              return ToRequest(proto, engine, *context, tenant, arrival);
+            });
+  absl::Status status = admission.status();
+  if (status.ok()) {
+    call->admission_ = *std::move(admission);
+    status = call->admission_.Submit(*context, call);
+  }
+  if (!status.ok()) call->FinishWith(status);
   return call.get();
 }
 
 void ScoreCall::OnResult(engine::RequestResult result) {
-  admission_.lease.Release();
   if (result.status.ok()) *response_ = ToScoreResponse(result);
-  Finish(ToGrpcStatus(result.status));
+  FinishWith(result.status);
+}
+
+void ScoreCall::FinishWith(const absl::Status& status) {
+  admission_.lease.Release();
+  Finish(ToGrpcStatus(status));
 }
 
 void ScoreCall::OnCancel() { admission_.Cancel(); }

@@ -25,6 +25,7 @@ class ScoreCall final : public grpc::ServerUnaryReactor, public engine::EventSin
 
  private:
   ScoreCall() = default;
+  void FinishWith(const absl::Status& status);
 
   std::shared_ptr<ScoreCall> self_;  // until gRPC's OnDone
   v1::ScoreResponse* response_ = nullptr;

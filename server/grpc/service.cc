@@ -5,22 +5,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/grpc/convert.h"
+#include "server/grpc/finish_now.h"
 #include "server/grpc/generate_call.h"
 #include "server/grpc/score_call.h"
-#include "server/grpc/status.h"
 
 namespace acuity::server {
 namespace {
-
-// Answers at once, with what `answer` returns of an authenticated caller's request.
-template <typename Answer>
-grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context,
-                                    const ServiceContext& services, Answer answer) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::StatusOr<std::string> tenant = Authenticate(*context, *services.auth);
-  reactor->Finish(ToGrpcStatus(tenant.ok() ? answer() : tenant.status()));
-  return reactor;
-}
 
 absl::Status Tokenize(const engine::Engine& engine, const v1::TokenizeRequest& request,
                       v1::TokenizeResponse* response) {

@@ -20,7 +20,8 @@ struct ServiceContext {
 };
 
 // The caller's tenant, "" if tokens are not required. Unauthenticated, which says nothing about
-// tokens that would do, without exactly one `authorization: Bearer TOKEN` that is known.
+// tokens that would do and is counted, without exactly one `authorization: Bearer TOKEN` that is
+// known.
 absl::StatusOr<std::string> Authenticate(const grpc::ServerContextBase& call,
                                          const Authenticator& auth);
 

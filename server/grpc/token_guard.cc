@@ -10,8 +10,9 @@
 namespace acuity::server {
 namespace {
 
-// Health needs no token; Acuity's handlers ask for it themselves, because they need the tenant.
-constexpr const char* kOpen[] = {"/grpc.health.v1.Health/", "/acuity.v1.Acuity/"};
+// Health needs no token; our handlers ask for it themselves, because they need the tenant.
+constexpr const char* kOpen[] = {"/grpc.health.v1.Health/", "/acuity.v1.Acuity/",
+                                 "/inference.GRPCInferenceService/"};
 
 class Refusal final : public grpc::experimental::Interceptor {
  public:
@@ -47,6 +48,7 @@ absl::StatusOr<std::string> Authenticate(const grpc::ServerContextBase& call,
     const auto tenant = auth.TenantOf({begin->second.data(), begin->second.size()});
     if (tenant.has_value()) return *tenant;
   }
+  auth.CountRefusal();
   return absl::UnauthenticatedError("a valid bearer token is required");
 }
 

@@ -1,11 +1,15 @@
 #include "server/metrics/http_server.h"
 
 #include <civetweb.h>
+#include <zlib.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace acuity::server {
 namespace {
@@ -28,9 +32,55 @@ constexpr std::pair<const char*, const char*> kHeaders[] = {
     {"Cache-Control", "no-cache"},
 };
 
+// Smaller answers are not worth it.
+constexpr size_t kMinCompressedBytes = 1024;
+
+// Whether an Accept-Encoding header, null if there is none, names gzip and does not rule it out.
+bool AcceptsGzip(const char* header) {
+  if (header == nullptr) return false;
+  for (std::string coding : absl::StrSplit(header, ',')) {
+    coding.erase(std::remove_if(coding.begin(), coding.end(), absl::ascii_isspace), coding.end());
+    absl::AsciiStrToLower(&coding);
+    if (coding == "gzip" || (coding.rfind("gzip;q=", 0) == 0 &&
+                             coding.find_first_of("123456789") != std::string::npos)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+std::string Gzip(const std::string& text) {
+  constexpr int kGzipWindowBits = 15 + 16;  // zlib's way to ask for gzip's header
+  constexpr int kMemoryLevel = 8;           // its default
+  z_stream stream{};
+  if (deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, kGzipWindowBits, kMemoryLevel,
+                   Z_DEFAULT_STRATEGY) != Z_OK) {
+    return "";
+  }
+  std::string out(deflateBound(&stream, text.size()), '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<uInt>(text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  const bool complete = deflate(&stream, Z_FINISH) == Z_STREAM_END;
+  out.resize(complete ? stream.total_out : 0);
+  deflateEnd(&stream);
+  return out;
+}
+
 void Send(mg_connection* connection, int status, const std::string& content_type,
-          const std::string& body) {
+          std::string body) {
+  std::string compressed;
+  if (body.size() >= kMinCompressedBytes &&
+      AcceptsGzip(mg_get_header(connection, "Accept-Encoding"))) {
+    compressed = Gzip(body);  // "": out of memory
+  }
   mg_response_header_start(connection, status);
+  mg_response_header_add(connection, "Vary", "Accept-Encoding", -1);
+  if (!compressed.empty()) {
+    mg_response_header_add(connection, "Content-Encoding", "gzip", -1);
+    body = std::move(compressed);
+  }
   mg_response_header_add(connection, "Content-Type", content_type.c_str(), -1);
   mg_response_header_add(connection, "Content-Length", absl::StrCat(body.size()).c_str(), -1);
   for (const auto& [name, value] : kHeaders) {

@@ -143,6 +143,7 @@ class MetricsImpl : public Metrics {
     gauges_.Watch(name, engine, &models_.at(name)->attention_feed());
   }
   void RemoveEngines() override { gauges_.Clear(); }
+  std::atomic<int64_t>* unauthenticated_calls() override { return &unauthenticated_calls_; }
   std::string address() const override { return server_ == nullptr ? "" : server_->address(); }
 
  private:
@@ -151,6 +152,12 @@ class MetricsImpl : public Metrics {
     for (prometheus::MetricFamily& family : gauges_.Collect()) {
       families.push_back(std::move(family));
     }
+    prometheus::ClientMetric refused;
+    refused.counter.value = static_cast<double>(unauthenticated_calls_);
+    families.push_back({"acuity_unauthenticated_calls_total",
+                        "Calls that were refused for want of a valid token",
+                        prometheus::MetricType::Counter,
+                        {refused}});
     std::ostringstream text;
     prometheus::TextSerializer().Serialize(text, families);
     return std::move(text).str();
@@ -158,6 +165,7 @@ class MetricsImpl : public Metrics {
 
   prometheus::Registry registry_;
   EngineWatcher gauges_;
+  std::atomic<int64_t> unauthenticated_calls_{0};
   MetricFamilies families_{registry_};
   std::map<std::string, std::unique_ptr<ModelMetrics>> models_;
   std::unique_ptr<HttpServer> server_;  // last: stops serving before the rest goes

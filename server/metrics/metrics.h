@@ -2,6 +2,8 @@
 // and the page's JSON are documented in docs/metrics.md.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -26,6 +28,8 @@ class Metrics {
   // before it goes.
   virtual void WatchEngine(const std::string& name, const engine::Engine* engine) = 0;
   virtual void RemoveEngines() = 0;
+  // To be counted up by whoever turns callers away. Lives as long as this.
+  virtual std::atomic<int64_t>* unauthenticated_calls() = 0;
 
   virtual std::string address() const = 0;  // "" if not served
 };

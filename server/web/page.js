@@ -1,4 +1,4 @@
-// Polls attention.json and draws it. No dependencies. Everything from the daemon goes into the page as text nodes or
+// Polls attention.json and draws it, with figure.js. Everything from the daemon goes into the page as text nodes or
 // attributes, never as HTML. A figure is redrawn only when its data or its width has changed, so that the cursor, the
 // focus and an open table stay.
 "use strict";
@@ -6,12 +6,6 @@
 const POLL_MS = 2000;
 const ANSWER_MS = 5000; // then the daemon counts as lost
 const HISTORY = 120; // samples of throughput: four minutes
-const SERIES = 6; // colours; dashes tell the rest apart
-const DASHES = ["", "7 4", "2 4", "10 3 2 3"];
-// Normalised entropy 0 to 1; luminance grows with it.
-const RAMP = ["#14103a", "#46187a", "#8b2577", "#cf4259", "#f7834f", "#fbbf74", "#fdf3c2"];
-
-const $ = (id) => document.getElementById(id);
 
 // Rows that see one key only have no choice: their H / ln n is 1 by convention, and says nothing.
 function withoutFirstRow(last) {
@@ -21,112 +15,14 @@ function withoutFirstRow(last) {
     max_probability: keep(layer.max_probability) })) };
 }
 
-// ---- elements
-
-function fill(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
-const svg = (tag, attributes = {}, ...children) =>
-  fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
-
 // ---- numbers
 
-const isNumber = (x) => typeof x === "number" && Number.isFinite(x);
-const fixed = (digits) => (x) => (isNumber(x) ? x.toFixed(digits) : "–");
-const whole = (x) => (isNumber(x) ? Math.round(x).toLocaleString("en-US") : "–");
-const context = (n) => (n < 1024 ? String(n) : `${n / 1024}k`);
 const seconds = (s) => (!isNumber(s) ? "–" : s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`);
 const clock = (time) => new Date(time * 1000).toLocaleTimeString("en-GB");
-const mean = (values) => {
-  const numbers = values.filter(isNumber);
-  return numbers.length ? numbers.reduce((a, b) => a + b, 0) / numbers.length : null;
-};
 const rate = (x) => (!isNumber(x) ? "–" : x < 100 ? x.toFixed(1) : whole(x));
 
 // The mean of all layers of one statistic, by context: null where no layer has rows.
 const layerMean = (last, field) => last.context.map((_, column) => mean(last.layers.map((l) => l[field][column])));
-
-function colour(value) {
-  const at = Math.min(Math.max(value, 0), 1) * (RAMP.length - 1);
-  const index = Math.min(Math.floor(at), RAMP.length - 2);
-  const part = (hex, channel) => parseInt(hex.slice(1 + 2 * channel, 3 + 2 * channel), 16);
-  const mixed = [0, 1, 2].map((channel) => {
-    const from = part(RAMP[index], channel);
-    return Math.round(from + (part(RAMP[index + 1], channel) - from) * (at - index));
-  });
-  return `rgb(${mixed.join(",")})`;
-}
-const inkOn = (value) => (value > 0.6 ? "#1b1b26" : "#ffffff");
-
-const seriesColour = (index) => `var(--series-${index % SERIES})`;
-const seriesDash = (index) => DASHES[Math.floor(index / SERIES + index) % DASHES.length];
-
-// ---- figures: a caption, an <svg> drawn for its width, a read-out, a table
-
-// One figure in `parent`, found again by `key`. update(state, draw): draws when state.version or the width changes.
-class Figure {
-  constructor(parent, key) {
-    this.svg = svg("svg", { tabindex: "0", role: "img" });
-    this.caption = html("figcaption");
-    this.output = html("output", { "aria-live": "polite" });
-    this.scroll = html("div", { class: "scroll", tabindex: "0", role: "region" });
-    this.details = html("details", {}, html("summary", {}, "Numbers"), this.scroll);
-    this.root = html("figure", { "data-key": key }, this.caption, this.svg, this.output, this.details);
-    parent.append(this.root);
-    new ResizeObserver(() => this.redraw()).observe(this.root);
-  }
-  update(version, draw) {
-    if (version === this.version) return;
-    this.version = version;
-    this.draw = draw;
-    this.drawnWidth = 0;
-    this.output.textContent = "Point at it, or use the arrow keys, for single values.";
-    this.redraw();
-  }
-  redraw() {
-    const width = Math.floor(this.svg.getBoundingClientRect().width);
-    if (!this.draw || width < 80 || width === this.drawnWidth) return;
-    this.drawnWidth = width;
-    this.svg.replaceChildren();
-    this.draw(width);
-  }
-  setHeight(width, height) {
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.svg.setAttribute("height", height);
-  }
-  setCaption(title, about) {
-    this.caption.replaceChildren(html("h3", {}, title), html("span", { class: "about" }, about));
-  }
-  setTable(label, head, rows) {
-    this.scroll.setAttribute("aria-label", label);
-    this.scroll.replaceChildren(html("table", {},
-      html("thead", {}, html("tr", {}, ...head.map((text, i) =>
-        html("th", i ? { scope: "col", class: "number" } : { scope: "col" }, text)))),
-      html("tbody", {}, ...rows.map(([name, ...cells]) => html("tr", {}, html("th", { scope: "row" }, name),
-        ...cells.map((text) => html("td", { class: "number" }, text)))))));
-  }
-  // The pointer and the arrow keys move one cursor over columns x rows; show(column, row) says what is there.
-  setCursor(columns, rows, locate, show) {
-    let at = null;
-    const move = (column, row) => {
-      at = [Math.min(Math.max(column, 0), columns - 1), Math.min(Math.max(row, 0), rows - 1)];
-      show(...at);
-    };
-    this.svg.onpointermove = (event) => {
-      const box = this.svg.getBoundingClientRect();
-      move(...locate(event.clientX - box.left, event.clientY - box.top));
-    };
-    this.svg.onkeydown = (event) => {
-      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-      if (!step) return;
-      event.preventDefault();
-      move(...(at ? [at[0] + step[0], at[1] + step[1]] : [columns - 1, 0]));
-    };
-  }
-}
 
 const figures = new Map();
 function figure(parent, key) {
@@ -142,62 +38,16 @@ function keepFigures(prefix, keys) {
   }
 }
 
-// ---- the heat map
+// ---- the heat maps
 
-function drawHeatMap(fig, model, width) {
+function drawModelMap(fig, model, width) {
   const last = model.last;
-  const rows = last.layers.length;
-  const left = 30, top = 2, meanHeight = 20, gap = 8, axis = 34;
-  const cellHeight = Math.max(7, Math.min(13, Math.floor(390 / rows)));
-  const cellWidth = (width - left) / last.context.length;
-  const bottom = top + rows * cellHeight;
-  fig.setHeight(width, bottom + gap + meanHeight + axis);
-
-  const cells = svg("g");
-  last.layers.forEach((layer, row) => layer.normalized_entropy.forEach((value, column) => {
-    if (!isNumber(value)) return;
-    cells.append(svg("rect", { x: left + column * cellWidth + 0.5, y: top + row * cellHeight + 0.5, rx: 1.5,
-      width: Math.max(1, cellWidth - 1), height: cellHeight - 1, fill: colour(value) }));
-  }));
-  const every = rows * cellHeight < 120 ? Math.ceil(rows / 4) : Math.max(1, Math.ceil(rows / 8));
-  const names = svg("g", { "text-anchor": "end" });
-  last.layers.forEach((layer, row) => {
-    if (row % every && row !== rows - 1) return;
-    if (row !== rows - 1 && rows - 1 - row < every / 2) return;
-    names.append(svg("text", { x: left - 6, y: top + (row + 0.5) * cellHeight + 4 }, String(layer.layer)));
-  });
-  const means = layerMean(last, "normalized_entropy");
-  const strip = svg("g", { "text-anchor": "middle" });
-  means.forEach((value, column) => {
-    const x = left + column * cellWidth;
-    if (isNumber(value)) {
-      strip.append(svg("rect", { x: x + 0.5, y: bottom + gap, rx: 2, width: Math.max(1, cellWidth - 1),
-        height: meanHeight, fill: colour(value) }));
-      if (cellWidth > 26) {
-        const text = svg("text", { x: x + cellWidth / 2, y: bottom + gap + 14 }, value.toFixed(2).replace(/^0/, ""));
-        text.style.fill = inkOn(value);
-        strip.append(text);
-      }
-    }
-    if (cellWidth > 26 || column % 2 === 0) {
-      strip.append(svg("text", { x: x + cellWidth / 2, y: bottom + gap + meanHeight + 14 },
-        context(last.context[column])));
-    }
-  });
-  names.append(svg("text", { x: left - 6, y: bottom + gap + 14 }, "all"));
-  const label = svg("text", { x: left + (width - left) / 2, y: bottom + gap + meanHeight + 30,
-    "text-anchor": "middle" }, "keys n visible to the row, from");
-  const cursor = svg("rect", { class: "cursor", rx: 2, width: cellWidth, height: cellHeight, visibility: "hidden" });
-  fig.svg.append(cells, names, strip, label, cursor);
-
-  const locate = (x, y) => [Math.floor((x - left) / cellWidth), Math.floor((y - top) / cellHeight)];
-  fig.setCursor(last.context.length, rows, locate, (column, row) => {
-    const layer = last.layers[row];
-    cursor.setAttribute("x", left + column * cellWidth);
-    cursor.setAttribute("y", top + row * cellHeight);
-    cursor.setAttribute("visibility", "visible");
-    const n = last.context[column];
-    fig.output.textContent = !isNumber(layer.normalized_entropy[column])
+  const map = { rows: last.layers.map((layer) => String(layer.layer)), columns: last.context.map(context),
+    cells: last.layers.map((layer) => layer.normalized_entropy), means: layerMean(last, "normalized_entropy"),
+    label: "keys n visible to the row, from" };
+  drawHeatMap(fig, map, width, (row, column) => {
+    const layer = last.layers[row], n = last.context[column];
+    return !isNumber(layer.normalized_entropy[column])
       ? `Layer ${layer.layer}, ${context(n)} keys: not measured`
       : `Layer ${layer.layer}, ${context(n)} keys: H / ln n ${fixed(3)(layer.normalized_entropy[column])}, attends to ` +
         `${fixed(1)(layer.effective_context[column])} keys, largest probability ` +
@@ -216,7 +66,7 @@ function updateHeatMaps(models) {
       fig.setCaption(`${model.name} · ${model.policy}`,
         `request ${last.id}, ${whole(last.prompt_tokens)} tokens` +
         (last.cached_tokens ? ` (${whole(last.cached_tokens)} cached, not measured)` : "") + `, ${clock(last.time)}`);
-      drawHeatMap(fig, model, width);
+      drawModelMap(fig, model, width);
       const means = layerMean(last, "normalized_entropy");
       const shown = means.map((value, i) => [last.context[i], value]).filter(([, value]) => isNumber(value));
       const [first, end] = [shown[0], shown[shown.length - 1]];
@@ -307,10 +157,7 @@ function updateCurves(models) {
   if (measured.length === 0 || version === updateCurves.version) return;
   updateCurves.version = version;
   $("series").replaceChildren(...measured.map(({ model, index }) => {
-    const line = svg("line", { class: "curve", x1: 1, x2: 31, y1: 6, y2: 6, "stroke-dasharray": seriesDash(index) });
-    line.style.stroke = seriesColour(index);
-    return html("span", {}, svg("svg", { viewBox: "0 0 32 12", "aria-hidden": "true" }, line),
-      `${model.name} · ${model.policy}`);
+    return html("span", {}, seriesSample(index), `${model.name} · ${model.policy}`);
   }));
   for (const curve of CURVES) {
     const series = measured.map(({ model, index }) => {
@@ -459,14 +306,6 @@ async function loop() {
     if (!paused && document.visibilityState === "visible") await poll();
     await new Promise((done) => setTimeout(done, POLL_MS));
   }
-}
-
-function drawLegend() {
-  const stops = RAMP.map((stop, i) => svg("stop", { offset: i / (RAMP.length - 1), "stop-color": stop }));
-  $("legend").append("0, one key",
-    svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none" },
-      svg("defs", {}, svg("linearGradient", { id: "ramp" }, ...stops)),
-      svg("rect", { width: 100, height: 10, fill: "url(#ramp)" })), "1, flat");
 }
 
 $("pause").addEventListener("click", () => {

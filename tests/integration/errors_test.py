@@ -136,6 +136,66 @@ class RequestErrorsTest(unittest.TestCase):
         self.assertGreater(answered, 40)
         self.assertEqual(len(self.daemon.generate("x", max_tokens=3, ignore_eos=True).token_ids), 3)
 
+    def test_limits_at_their_edges(self):
+        """What is at the limit is taken, one more is not."""
+        base = dict(max_tokens=1, temperature=0)
+        rows = [  # sampling fields or others; value at the limit, one beyond
+            ("temperature", 100.0, 101.0), ("top_k", 49152, 49153), ("presence_penalty", 2.0, 2.01), ("n", 16, 17),
+            ("repetition_penalty", 10.0, 10.1), ("logprobs", 20, 21), ("max_tokens", 511, 512),
+            ("stop", ["x" * 256], ["x" * 257]), ("stop", list("abcdefghijklmnop"), list("abcdefghijklmnopq")),
+            ("stop_token_ids", list(range(16)), list(range(17))),
+            ("logit_bias", {i: -100.0 for i in range(300)}, {i: 1.0 for i in range(301)}),
+            ("request_id", "i" * 128, "i" * 129), ("tenant", "t" * 128, "t" * 129), ("cache_salt", "s" * 128, "s" * 129),
+            ("priority", 100, 101), ("priority", -100, -101),
+        ]
+        for field, good, bad in rows:
+            for value, code in ((good, None), (bad, INVALID)):
+                with self.subTest(field=field, value=str(value)[:20]):
+                    request = self.daemon.request(ids=[500], **{**base, **({} if hasattr(pb.GenerateRequest(), field)
+                                                                           else {field: value})})
+                    if hasattr(request, field):
+                        setattr(request, field, value)
+                    call = self.daemon.stub.Generate(request, timeout=120)
+                    if field == "max_tokens" and code is None:  # taken: that is enough
+                        next(iter(call))
+                        call.cancel()
+                        continue
+                    try:
+                        list(call)
+                        self.assertIsNone(code)
+                    except grpc.RpcError as error:
+                        self.assertEqual(error.code(), code, error.details())
+
+    def test_prompts_and_messages_at_their_edges(self):
+        tokenize = lambda text: self.daemon.stub.Tokenize(pb.TokenizeRequest(model="smol", prompt=pb.Prompt(text=text)))
+        score = lambda n: self.daemon.stub.Score(pb.ScoreRequest(
+            model="smol", prompt=pb.Prompt(token_ids=pb.TokenIds(ids=[500] * n))))
+        self.assertEqual(len(score(512).logprobs), 512)
+        self.check(self.fails(lambda: [score(513)]), INVALID, "prompt", "513", "512")
+        # 4 MiB less the 15 bytes that the rest of the message takes; text of long words is quick to tokenise.
+        limit = 4 << 20
+        overhead = pb.TokenizeRequest(model="smol", prompt=pb.Prompt(text=b"x" * (limit - 100))).ByteSize() - (limit - 100)
+        for excess in (-1, 0, 1):
+            with self.subTest(excess=excess):
+                text = (b"abcdefghi " * (limit // 10 + 1))[:limit - overhead + excess]
+                self.assertEqual(pb.TokenizeRequest(model="smol", prompt=pb.Prompt(text=text)).ByteSize(), limit + excess)
+                error = None
+                try:
+                    with grpc.insecure_channel(self.daemon.address, options=[
+                            ("grpc.max_receive_message_length", -1)]) as channel:
+                        channel.unary_unary("/acuity.v1.Acuity/Tokenize")(
+                            pb.TokenizeRequest(model="smol", prompt=pb.Prompt(text=text)).SerializeToString(), timeout=300)
+                except grpc.RpcError as caught:
+                    error = caught.code()
+                self.assertEqual(error, grpc.StatusCode.RESOURCE_EXHAUSTED if excess > 0 else None)
+
+    def test_headers_at_their_limit(self):
+        call = lambda size: self.daemon.stub.ListModels(pb.ListModelsRequest(), metadata=[("padding", "p" * size)])
+        self.assertEqual(len(call(7 << 10).models), 1)
+        with self.assertRaises(grpc.RpcError) as caught:
+            call(8 << 10)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+
     def test_unknown_model_and_bad_ids(self):
         stub = self.daemon.stub
         prompt = pb.Prompt(text=b"x")

@@ -33,9 +33,9 @@ START_SECONDS = 120  # sanitised builds on a busy machine; a release build needs
 class Daemon:
     """A running acuityd on free ports. Use as a context manager."""
 
-    def __init__(self, *flags, model="smol", listen="127.0.0.1:0", metrics="127.0.0.1:0"):
+    def __init__(self, *flags, model="smol", path=MODEL, listen="127.0.0.1:0", metrics="127.0.0.1:0"):
         self.model = model
-        self.arguments = [str(BIN / "acuityd"), "--model", f"{model}={MODEL}", "--listen", listen,
+        self.arguments = [str(BIN / "acuityd"), "--model", f"{model}={path}", "--listen", listen,
                           "--metrics-listen", metrics, *flags]
         self.log = []
 

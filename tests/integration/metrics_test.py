@@ -1,10 +1,12 @@
 """/metrics: valid, documented row by row, true to what ran, and not to be blocked by a half-open scraper."""
 
+import gzip
 import re
 import socket
 import subprocess
 import time
 import unittest
+import urllib.request
 
 import grpc
 
@@ -64,6 +66,23 @@ class MetricsTest(unittest.TestCase):
                     self.assertAlmostEqual(
                         self.daemon.metric("acuity_attention_max_probability_sum", **labels),
                         bucket.max_probability, places=5)
+
+    def test_compressed_for_those_who_ask(self):
+        url = f"http://{self.daemon.metrics_address}/metrics"
+        for accepts, compressed in (("gzip", True), ("deflate, GZIP ; q=0.5", True), ("gzip;q=0", False),
+                                    ("gzip;q=0.0, deflate", False), ("br", False), (None, False)):
+            with self.subTest(accepts=accepts):
+                request = urllib.request.Request(url, headers={"Accept-Encoding": accepts} if accepts else {})
+                with urllib.request.urlopen(request, timeout=10) as page:
+                    body = page.read()
+                    self.assertEqual(page.headers["Content-Encoding"], "gzip" if compressed else None)
+                    self.assertEqual(page.headers["Content-Length"], str(len(body)))
+                text = gzip.decompress(body) if compressed else body
+                names = lambda t: re.findall(r"^# TYPE .*$", t, re.M)
+                self.assertEqual(names(text.decode()), names(self.daemon.metrics_text()))
+        tiny = urllib.request.Request(f"http://{self.daemon.metrics_address}/icon.svg", headers={"Accept-Encoding": "gzip"})
+        with urllib.request.urlopen(tiny, timeout=10) as page:
+            self.assertIsNone(page.headers["Content-Encoding"])
 
     def test_half_open_scrapers_block_nobody(self):
         host, port = self.daemon.metrics_address.rsplit(":", 1)

@@ -146,7 +146,7 @@ class PageTest(unittest.TestCase):
         self.browser.evaluate("1")
         urls = {r["request"]["url"] for r in self.browser.reported("Network.requestWillBeSent")}
         paths = {url.removeprefix(self.url()) for url in urls}
-        self.assertEqual(paths, {"", "page.css", "page.js", "icon.svg", "attention.json"})
+        self.assertEqual(paths, {"", "page.css", "figure.js", "page.js", "icon.svg", "attention.json"})
         self.assertEqual(self.browser.reported("Runtime.exceptionThrown"), [])
         self.assertEqual(self.browser.reported("Log.entryAdded"), [])  # content that the policy blocks, failed loads
 

@@ -15,13 +15,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
 from grpc_status import rpc_status
 
+from certificates import Certificates, token_line
 from harness import MODEL, Daemon, acuity, acuityd, health_pb2, health_pb2_grpc, pb
 
 SMALL = ("--max-context", "512", "--kv-memory", "64MiB")
-
-
-def token_line(tenant, token):
-    return f"{tenant} {hashlib.sha256(token.encode()).hexdigest()}\n"
 
 
 def bearer(token):
@@ -55,7 +52,10 @@ class TokenTest(unittest.TestCase):
             methods = [("/" + service.full_name + "/" + method.name)
                        for service in pb.DESCRIPTOR.services_by_name.values() for method in service.methods]
             methods.append("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-            self.assertEqual(len(methods), 7)
+            methods += ["/inference.GRPCInferenceService/" + name for name in (
+                "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer",
+                "ModelStreamInfer")]
+            self.assertEqual(len(methods), 14)
             wrong = [[], bearer("nope"), bearer(""), [("authorization", "a-secret")],
                      [("authorization", "Basic a-secret")], bearer("a-secret") + bearer("a-secret"),
                      bearer(hashlib.sha256(b"a-secret").hexdigest())]
@@ -65,6 +65,7 @@ class TokenTest(unittest.TestCase):
                     with self.subTest(method=method, metadata=metadata):
                         self.assertEqual(self.code(lambda: call(iter([b""]), metadata=metadata, timeout=20)),
                                          grpc.StatusCode.UNAUTHENTICATED)
+            self.assertEqual(daemon.metric("acuity_unauthenticated_calls_total"), len(methods) * len(wrong))
             self.assertEqual(daemon.health.Check(health_pb2.HealthCheckRequest()).status, 1)
             request = daemon.request("x", max_tokens=2, ignore_eos=True)
             self.assertEqual(self.code(lambda: daemon.stub.Generate(request, metadata=bearer("a-secret"))),
@@ -128,33 +129,11 @@ class TokenTest(unittest.TestCase):
                 short, metadata=bearer("a-secret"))) == grpc.StatusCode.OK)
 
 
-class TlsTest(unittest.TestCase):
+class TlsTest(Certificates, unittest.TestCase):
     def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.addCleanup(self.folder.cleanup)
+        super().setUp()
         self.authority("ca")
         self.certificate("server", "ca")
-
-    def path(self, name):
-        return os.path.join(self.folder.name, name)
-
-    def openssl(self, *arguments):
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-    def authority(self, name):
-        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                     "-subj", f"/CN={name}", "-keyout", self.path(f"{name}.key"), "-out", self.path(f"{name}.crt"))
-
-    def certificate(self, name, ca):
-        with open(self.path("ext"), "w") as file:
-            file.write("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
-                     "-keyout", self.path(f"{name}.key.new"), "-out", self.path("csr"))
-        self.openssl("x509", "-req", "-days", "2", "-in", self.path("csr"), "-CA", self.path(f"{ca}.crt"),
-                     "-CAkey", self.path(f"{ca}.key"), "-CAcreateserial", "-extfile", self.path("ext"),
-                     "-out", self.path(f"{name}.crt.new"))
-        os.rename(self.path(f"{name}.key.new"), self.path(f"{name}.key"))
-        os.rename(self.path(f"{name}.crt.new"), self.path(f"{name}.crt"))
 
     def read(self, name):
         return pathlib.Path(self.path(name)).read_bytes()

@@ -21,19 +21,20 @@ enum class Feature {
   kLogN,
   kLlama4,
   kMinistral,
+  kSharpen,
   kWindow,
   kNarrowWindow,
   kSoftcap,
   kSinks,
   kEverything,
 };
-constexpr const char* kFeatureNames[] = {"softmax", "ssmax",     "ssmax_bias", "logn",
-                                         "llama4",  "ministral", "window",     "narrow_window",
-                                         "softcap", "sinks",     "everything"};
-constexpr Feature kFeatures[] = {Feature::kSoftmax, Feature::kSsmax,        Feature::kSsmaxBias,
-                                 Feature::kLogN,    Feature::kLlama4,       Feature::kMinistral,
-                                 Feature::kWindow,  Feature::kNarrowWindow, Feature::kSoftcap,
-                                 Feature::kSinks,   Feature::kEverything};
+constexpr const char* kFeatureNames[] = {"softmax",       "ssmax",     "ssmax_bias", "logn",
+                                         "llama4",        "ministral", "sharpen",    "window",
+                                         "narrow_window", "softcap",   "sinks",      "everything"};
+constexpr Feature kFeatures[] = {Feature::kSoftmax, Feature::kSsmax,  Feature::kSsmaxBias,
+                                 Feature::kLogN,    Feature::kLlama4, Feature::kMinistral,
+                                 Feature::kSharpen, Feature::kWindow, Feature::kNarrowWindow,
+                                 Feature::kSoftcap, Feature::kSinks,  Feature::kEverything};
 
 // Scales of either sign, zero included; one per head.
 struct HeadValues {
@@ -61,6 +62,9 @@ void Apply(Feature feature, const HeadValues& heads, AttentionParams* params) {
   }
   if (feature == Feature::kMinistral) {
     params->policy = {RowScaleKind::kMinistral, nullptr, nullptr, 64, 0.3f};
+  }
+  if (feature == Feature::kSharpen) {
+    params->policy = {RowScaleKind::kSharpen, heads.s, heads.b, 50};
   }
   if (feature == Feature::kWindow || all) params->window = 70;
   if (feature == Feature::kNarrowWindow) params->window = 3;

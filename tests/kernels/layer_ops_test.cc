@@ -242,6 +242,7 @@ struct RopeCase {
   RopeStyle style = RopeStyle::kHalf;
   int rotary_dim = 0;
   float magnitude = 1;
+  int32_t knee = 0;
 };
 
 std::vector<float> InverseFrequencies(int rotary_dim) {
@@ -252,15 +253,24 @@ std::vector<float> InverseFrequencies(int rotary_dim) {
   return f;
 }
 
+// What the positions beyond a knee turn by: less and less.
+std::vector<float> Beyond(std::vector<float> frequency) {
+  for (size_t i = 0; i < frequency.size(); ++i) frequency[i] /= static_cast<float>(i + 1);
+  return frequency;
+}
+
 // The rotated head in double, from the float32 angle.
 std::vector<double> RotatedHead(const RopeCase& c, const std::vector<float>& frequency,
                                 int32_t position, const float* head) {
   std::vector<double> out(head, head + c.shape.head_dim);
   const size_t half = frequency.size();
   for (size_t i = 0; i < half; ++i) {
-    const float angle = static_cast<float>(position) * frequency[i];
-    const double cosine = c.magnitude * std::cos(double{angle});
-    const double sine = c.magnitude * std::sin(double{angle});
+    double angle = static_cast<float>(position) * frequency[i];
+    if (c.knee > 0 && position > c.knee) {
+      angle = double(c.knee) * frequency[i] + double(position - c.knee) * Beyond(frequency)[i];
+    }
+    const double cosine = c.magnitude * std::cos(angle);
+    const double sine = c.magnitude * std::sin(angle);
     const size_t a = c.style == RopeStyle::kHalf ? i : 2 * i;
     const size_t b = c.style == RopeStyle::kHalf ? i + half : 2 * i + 1;
     out[a] = head[a] * cosine - head[b] * sine;
@@ -291,6 +301,8 @@ void CheckRow(const RopeCase& c, const std::vector<float>& frequency, int32_t po
               const Pages& v_pages) {
   const AttentionShape& s = c.shape;
   const double storage = s.kv_dtype == DType::kBFloat16 ? 1.0 / 256 : 0;
+  const double rounding = position > c.knee && c.knee > 0 ? 1e-5 : 1e-6;  // of the angle
+
   for (int h = 0; h < s.num_heads + s.num_kv_heads; ++h) {
     const auto expected = RotatedHead(c, frequency, position, before + h * s.head_dim);
     const int kv = h - s.num_heads;
@@ -298,9 +310,9 @@ void CheckRow(const RopeCase& c, const std::vector<float>& frequency, int32_t po
         (slot / s.block_size * s.num_kv_heads + kv) * s.block_size + slot % s.block_size;
     for (int i = 0; i < s.head_dim; ++i) {
       const double want = expected[static_cast<size_t>(i)];
-      ASSERT_NEAR(after[h * s.head_dim + i], want, 1e-6) << "head " << h << " element " << i;
+      ASSERT_NEAR(after[h * s.head_dim + i], want, rounding) << "head " << h << " element " << i;
       if (kv < 0) continue;
-      ASSERT_NEAR(k_pages.At(token * s.head_dim + i), want, 1e-6 + storage * std::abs(want));
+      ASSERT_NEAR(k_pages.At(token * s.head_dim + i), want, rounding + storage * std::abs(want));
       const float value = before[(h + s.num_kv_heads) * s.head_dim + i];
       const float stored =
           s.kv_dtype == DType::kBFloat16 ? BFloat16ToFloat(FloatToBFloat16(value)) : value;
@@ -313,17 +325,20 @@ void CheckRope(Isa isa, const RopeCase& c) {
   SCOPED_TRACE(std::string(IsaName(isa)) + " head_dim " + std::to_string(c.shape.head_dim) +
                " rotary " + std::to_string(c.rotary_dim));
   const AttentionShape& s = c.shape;
-  const std::vector<int32_t> positions = {0, 1, 2047, 131071};
+  std::vector<int32_t> positions = {0, 1, 2047, 131071};
+  if (c.knee > 0) positions = {1, c.knee, c.knee + 1, c.knee + 40};
   const std::vector<int64_t> slots = {5, 0, 3 * s.block_size + 1, 2 * s.block_size};
   const auto rows = static_cast<int64_t>(positions.size());
   const int64_t row_size = int64_t{s.num_heads + 2 * s.num_kv_heads} * s.head_dim;
   const std::vector<float> frequency = InverseFrequencies(c.rotary_dim);
+  const std::vector<float> beyond = Beyond(frequency);
   const std::vector<float> before = Random(rows * row_size, 7);
   std::vector<float> qkv = before;
   const int64_t page_size = int64_t{4} * s.num_kv_heads * s.block_size * s.head_dim;
   Pages k_pages(s.kv_dtype, page_size), v_pages(s.kv_dtype, page_size);
   const RopeAppendParams params{s,
-                                {c.style, c.rotary_dim, frequency.data(), c.magnitude},
+                                {c.style, c.rotary_dim, frequency.data(), c.magnitude, c.knee,
+                                 c.knee > 0 ? beyond.data() : nullptr},
                                 qkv.data(),
                                 rows,
                                 positions.data(),
@@ -349,9 +364,10 @@ TEST(RopeAppendTest, StylesShapesAndTypesAgainstDouble) {
         CheckRope(isa, {{9, 3, 64, 16, dtype}, style, 64});
         CheckRope(isa, {{4, 1, 80, 8, dtype}, style, 32});  // partial rotary
         CheckRope(isa, {{4, 1, 80, 8, dtype}, style, 32, 1.25f});
-        CheckRope(isa, {{2, 2, 22, 6, dtype}, style, 22});    // tails everywhere
-        CheckRope(isa, {{1, 1, 600, 6, dtype}, style, 600});  // several chunks of rotations
-        CheckRope(isa, {{2, 1, 64, 6, dtype}, style, 0});     // no rotary
+        CheckRope(isa, {{2, 2, 22, 6, dtype}, style, 22});            // tails everywhere
+        CheckRope(isa, {{1, 1, 600, 6, dtype}, style, 600});          // several chunks of rotations
+        CheckRope(isa, {{2, 1, 64, 6, dtype}, style, 0});             // no rotary
+        CheckRope(isa, {{4, 1, 80, 8, dtype}, style, 32, 1.25f, 9});  // a knee
       }
     }
   }

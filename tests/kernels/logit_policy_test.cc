@@ -57,5 +57,20 @@ TEST(LogitPolicy, MinistralCountsFromZero) {
   EXPECT_NEAR(RowScale(policy, 0, 1, 16384 * 4), 1 + 0.1 * std::log(5.0), 1e-6);
 }
 
+TEST(LogitPolicy, SharpenIsOneUpToTheLengthAndGrowsWithTheLogarithmBeyond) {
+  const float s[] = {0.2f, 0.0f, -0.1f}, b[] = {0.1f, 0.05f, 0.0f};
+  const LogitPolicy policy = {RowScaleKind::kSharpen, s, b, 8192};
+  for (int head = 0; head < 3; ++head) {
+    for (int64_t n : {1, 100, 8192}) EXPECT_EQ(RowScale(policy, head, n, n - 1), 1.0f);
+    for (int64_t n : {8193, 12000, 131072}) {
+      const double exact = 1.0 + b[head] + s[head] * (std::log(double(n)) - std::log(8192.0));
+      EXPECT_NEAR(RowScale(policy, head, n, n - 1), exact, 1e-6);
+    }
+  }
+  const LogitPolicy without_b = {RowScaleKind::kSharpen, s, nullptr, 8192};
+  EXPECT_NEAR(RowScale(without_b, 0, 16384, 16383), 1 + 0.2 * std::log(2.0), 1e-6);
+  EXPECT_NEAR(RowScale(without_b, 0, 8193, 8192), 1, 1e-4);  // continuous
+}
+
 }  // namespace
 }  // namespace acuity::kernels

@@ -42,7 +42,7 @@ ALLOWED = {
     "engine/model": ["engine/base", "kernels", "engine/tokenizer", "engine/cache", "engine/loader",
                      "engine/schedule"],
     "engine": ["engine/", "kernels"],
-    "server": ["engine", "kernels", "acuity/v1"],
+    "server": ["engine", "kernels", "acuity/v1", "inference"],
     # `acuity inspect` opens models as the daemon does; nothing of it links LibTorch.
     "clients": ["acuity/v1", "engine/opened_model.h", "engine/loader", "kernels/attention.h"],
 }
@@ -52,6 +52,7 @@ RESTRICTED = [
     (re.compile(r"prometheus/"), ["server/metrics/", "tests/server/metrics/"]),
     (re.compile(r"(grpc|grpcpp)/"), ["server/", "clients/", "tests/server/", "tests/clients/",
                                      "tests/integration/", "tests/fuzz/"]),
+    (re.compile(r"inference/"), ["server/grpc/", "tests/server/"]),
     (re.compile(r"acuity/v1/"), ["server/grpc/", "clients/", "tests/server/", "tests/clients/",
                                  "tests/integration/", "tests/fuzz/"]),
 ]

@@ -99,6 +99,17 @@ TEST(PolicyTest, Llama4AndMinistral) {
   EXPECT_EQ(policy.name, "ministral:beta=0.1,context=16384");
 }
 
+TEST(PolicyTest, Sharpen) {
+  LayerPolicy policy = Applied("sharpen:length=8192,s=0.2,b=0.1");
+  EXPECT_EQ(policy.kind, RowScaleKind::kSharpen);
+  EXPECT_EQ(policy.length, 8192.0f);
+  EXPECT_THAT(policy.s, ElementsAre(0.2f, 0.2f, 0.2f));
+  EXPECT_THAT(policy.b, ElementsAre(0.1f, 0.1f, 0.1f));
+  EXPECT_EQ(policy.name, "sharpen:length=8192,s=0.2,b=0.1");
+  EXPECT_EQ(policy.view().length, 8192.0f);
+  EXPECT_EQ(Applied("sharpen:s=0.2,length=64").name, "sharpen:length=64,s=0.2");
+}
+
 TEST(PolicyTest, ErrorsQuoteTheTextAndTheGrammar) {
   for (const char* policy : {"",
                              "soft",
@@ -134,7 +145,10 @@ TEST(PolicyTest, ErrorsQuoteTheTextAndTheGrammar) {
                              "llama4:beta=0.1,context=8",
                              "ministral:beta=0.1",
                              "ministral:beta=0.1,context=0.5",
-                             "ministral:beta=0.1,context=-1"}) {
+                             "ministral:beta=0.1,context=-1",
+                             "sharpen:s=0.1",
+                             "sharpen:length=8192",
+                             "sharpen:length=0,s=0.1"}) {
     EXPECT_THAT(ErrorOf(policy), AllOf(HasSubstr(std::string("'").append(policy).append("'")),
                                        HasSubstr("allowed: softmax | ssmax:s=S")));
   }
@@ -183,6 +197,98 @@ TEST(PolicySidecarTest, NumbersLayersAndHeads) {
   EXPECT_THAT(spec.layers[0].policy.s, ElementsAre(1, 2, 3));
   EXPECT_THAT(spec.layers[1].policy.s, ElementsAre(4, 4, 4));
   EXPECT_EQ(spec.layers[0].policy.name, "ssmax:s=1..3,b=0..1");
+}
+
+// A third layer has a window, a fourth no rotary embedding; the first two share theirs with the
+// third.
+ModelSpec WithRopes() {
+  ModelSpec spec = TwoLayersOfThreeHeads();
+  spec.num_layers = 4;
+  spec.layers.resize(4);
+  spec.layers[2].window = 64;
+  spec.layers[3].rope = LayerSpec::kNoRope;
+  spec.ropes = {{.theta = 1e4f, .rotary_dim = 4}};
+  return spec;
+}
+
+TEST(PolicySidecarTest, Sharpen) {
+  ModelSpec spec = TwoLayersOfThreeHeads();
+  ASSERT_TRUE(
+      ApplyPolicySidecar(
+          R"({"attention": {"policy": "sharpen", "length": 64, "s": [[0, 1, 2], 3]}})", &spec)
+          .ok());
+  EXPECT_EQ(spec.layers[0].policy.kind, RowScaleKind::kSharpen);
+  EXPECT_EQ(spec.layers[0].policy.name, "sharpen:length=64,s=0..2");
+  EXPECT_THAT(spec.layers[1].policy.s, ElementsAre(3, 3, 3));
+  EXPECT_EQ(spec.max_context, 8192);
+  EXPECT_THAT(SidecarErrorOf(R"({"attention": {"policy": "sharpen", "s": 1}})"),
+              HasSubstr("'length' is missing"));
+  EXPECT_THAT(SidecarErrorOf(R"({"attention": {"policy": "sharpen", "s": 1, "length": 0}})"),
+              HasSubstr("'length' must be a whole number from 1 to 1048576"));
+  EXPECT_THAT(SidecarErrorOf(Attention(R"("s": 1, "length": 64)")), HasSubstr("'length' is for"));
+}
+
+TEST(PolicySidecarTest, RopeOfTheLayersThatSeeEverything) {
+  ModelSpec spec = WithRopes();
+  ASSERT_TRUE(
+      ApplyPolicySidecar(
+          R"({"rope": {"theta": 3e5, "factors": [1, 2], "knee": 8192, "slopes": [1, 0.25]}})",
+          &spec)
+          .ok());
+  ASSERT_EQ(spec.ropes.size(), 2u);
+  EXPECT_EQ(spec.ropes[0].theta, 1e4f);
+  EXPECT_TRUE(spec.ropes[0].slopes.empty());
+  EXPECT_EQ(spec.ropes[1].theta, 3e5f);
+  EXPECT_EQ(spec.ropes[1].rotary_dim, 4);
+  EXPECT_EQ(spec.ropes[1].knee, 8192);
+  EXPECT_THAT(spec.ropes[1].factors, ElementsAre(1, 2));
+  EXPECT_THAT(spec.ropes[1].slopes, ElementsAre(1, 0.25f));
+  EXPECT_EQ(spec.layers[0].rope, 1);
+  EXPECT_EQ(spec.layers[1].rope, 1);
+  EXPECT_EQ(spec.layers[2].rope, 0);
+  EXPECT_EQ(spec.layers[3].rope, LayerSpec::kNoRope);
+  EXPECT_EQ(spec.layers[0].policy.name, "softmax");
+}
+
+TEST(PolicySidecarTest, RopeErrors) {
+  const auto error = [](const std::string& rope) {
+    ModelSpec spec = WithRopes();
+    const absl::Status status = ApplyPolicySidecar("{\"rope\": " + rope + "}", &spec);
+    EXPECT_EQ(spec.ropes.size(), 1u) << "changed in spite of the error";
+    return std::string(status.message());
+  };
+  EXPECT_THAT(error("1"), HasSubstr("'rope' must be an object"));
+  EXPECT_THAT(error(R"({"type": "yarn"})"), HasSubstr("unknown key 'type'"));
+  EXPECT_THAT(error(R"({"theta": 1})"), HasSubstr("'theta' is 1; from 1.01"));
+  EXPECT_THAT(error(R"({"theta": "x"})"), HasSubstr("'theta' must hold finite"));
+  EXPECT_THAT(error(R"({"factors": [1]})"),
+              HasSubstr("'factors' has 1 entries, but the model has 2 pairs"));
+  EXPECT_THAT(error(R"({"factors": [1, 0]})"), HasSubstr("'factors' is 0; from 1e-06"));
+  EXPECT_THAT(error(R"({"knee": 8})"), HasSubstr("go together"));
+  EXPECT_THAT(error(R"({"knee": 0, "slopes": [1, 1]})"),
+              HasSubstr("'knee' must be a whole number from 1"));
+  EXPECT_THAT(error(R"({"knee": 8, "slopes": [1, 1.5]})"), HasSubstr("'slopes' is 1.5; from 0"));
+  EXPECT_THAT(error(R"({"knee": 8, "slopes": 1})"), HasSubstr("must be an array"));
+  ModelSpec none = WithRopes();
+  for (LayerSpec& layer : none.layers) layer.rope = LayerSpec::kNoRope;
+  EXPECT_THAT(std::string(ApplyPolicySidecar(R"({"rope": {"theta": 3e5}})", &none).message()),
+              HasSubstr("no layer"));
+}
+
+TEST(PolicySidecarTest, Context) {
+  ModelSpec spec = TwoLayersOfThreeHeads();
+  ASSERT_TRUE(ApplyPolicySidecar(R"({"context": 16384})", &spec).ok());
+  EXPECT_EQ(spec.max_context, 16384);
+  for (const char* context :
+       {"8191", "1048577", "-1", "4294975488", "9000.5", "\"9000\"", "null"}) {
+    EXPECT_THAT(SidecarErrorOf(std::string("{\"context\": ") + context + "}"),
+                HasSubstr("'context' must be a whole number from 8192 to 1048576"));
+  }
+  spec = TwoLayersOfThreeHeads();
+  spec.learned_positions = true;
+  EXPECT_TRUE(ApplyPolicySidecar(R"({"context": 8192})", &spec).ok());
+  EXPECT_THAT(std::string(ApplyPolicySidecar(R"({"context": 8193})", &spec).message()),
+              HasSubstr("learned positions, 8192 of them"));
 }
 
 TEST(PolicySidecarTest, NotJson) {

@@ -6,6 +6,8 @@
 #include <array>
 #include <cstdlib>
 #include <iostream>
+#include <map>
+#include <string>
 
 #include "tests/engine/schedule/fake_engine.h"
 
@@ -87,6 +89,7 @@ class Simulation {
     request.sampling.ignore_eos = Below(4) != 0;
     request.priority = Below(3) == 0 ? Below(5) - 2 : 0;
     request.cache_salt = std::string(Below(3), 'x');
+    request.tenant = std::string(1, 'a' + Below(4));
     request.arrival = now_ - absl::Milliseconds(Below(3));
     if (Below(10) == 0) request.deadline = now_ + absl::Milliseconds(Below(5000));
     const uint64_t id = engine_.Submit(std::move(request));
@@ -145,6 +148,62 @@ TEST(SchedulerSimulation, SameSeedSamePlans) {
     EXPECT_EQ(a.engine().trace(), b.engine().trace());
     EXPECT_EQ(a.engine().counts().events(), b.engine().counts().events());
   }
+}
+
+// Two tenants that always have more to do, one with ten times the requests and another length of
+// prompts and outputs: each has its half of the tokens. A third that comes by is served at once.
+TEST(SchedulerSimulation, TenantsShareEqually) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    std::mt19937_64 random(seed);
+    const SchedulerLimits limits{.max_batch_tokens = 64,
+                                 .max_running = static_cast<int>(1 + random() % 12)};
+    BlockPool pool(400, 4);
+    Scheduler scheduler(limits, &pool);
+    absl::Time now = kStart;
+    std::map<std::string, int64_t> served, waiting;
+    uint64_t id = 0;
+    const auto add = [&](const std::string& tenant, int prompt, int output) {
+      auto request = std::make_shared<Request>();
+      request->id = RequestId{++id};
+      request->tenant = tenant;
+      request->prompt.assign(1 + random() % prompt, static_cast<TokenId>(id));
+      request->sampling.max_tokens = static_cast<int>(1 + random() % output);
+      request->arrival = now;
+      ASSERT_TRUE(scheduler.Add(std::move(request)).ok());
+      ++waiting[tenant];
+    };
+    StepPlan plan;
+    std::vector<StepResult> results;
+    int guest_waits = 0;
+    for (int step = 0; step < 6000; ++step) {
+      while (waiting["many"] < 100) add("many", 20, 30);
+      while (waiting["few"] < 10) add("few", 90, 8);
+      if (step % 500 == 499) add("guest", 10, 5);
+      scheduler.Plan(now += absl::Milliseconds(20), &plan);
+      results.clear();
+      for (const ScheduledSequence& s : plan.scheduled) {
+        const Sequence& sequence = *s.sequence;
+        const std::string& tenant = sequence.request->tenant;
+        if (sequence.computed == 0) --waiting[tenant];
+        if (step >= 500) served[tenant] += s.num_tokens;
+        StepResult result;
+        if (s.samples) result.token = 1;
+        if (s.samples && sequence.num_output() + 1 == sequence.request->sampling.max_tokens) {
+          result.finish = FinishReason::kLength;
+        }
+        results.push_back(result);
+      }
+      scheduler.Commit(plan, results);
+      guest_waits = waiting["guest"] > 0 ? guest_waits + 1 : 0;
+      // Where one runs at a time: the one that does has to end, and one of each of the others that is
+      // level or was passed too often goes first; the longest takes 31 steps.
+      ASSERT_LE(guest_waits, 80) << "seed " << seed << ", step " << step;
+    }
+    const double ratio = static_cast<double>(served["many"]) / static_cast<double>(served["few"]);
+    EXPECT_LE(std::max(ratio, 1 / ratio), 1.25) << "seed " << seed;
+    std::cout << limits.max_running << " run: " << ratio << " ";
+  }
+  std::cout << "\n";
 }
 
 // A cache of one and a half sequences and sixteen callers who never let go.

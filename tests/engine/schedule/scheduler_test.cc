@@ -172,6 +172,68 @@ TEST_F(SchedulerTest, PriorityIsAHeadStartAndStarvesNobody) {
   EXPECT_EQ(now_ - start, 2 * kPriorityHeadStart);
 }
 
+TEST_F(SchedulerTest, ALongPromptLeavesHalfOfTheBudgetToShortOnes) {
+  Start({.max_batch_tokens = 16}, 200);
+  ASSERT_TRUE(Add(1, 100, 1).ok());
+  EXPECT_EQ(Step(), "1.0:16");  // nobody else: all of it
+  ASSERT_TRUE(Add(2, 5, 2).ok());
+  EXPECT_EQ(Step(), "1.0:11 2.0:5");
+  EXPECT_EQ(Step(), "2.0:1 1.0:15");
+  // A second long one has what is left over; a short one behind it still enters.
+  ASSERT_TRUE(Add(3, 50, 1).ok());
+  ASSERT_TRUE(Add(4, 6, 1).ok());
+  EXPECT_EQ(Step(), "1.0:9 3.0:1 4.0:6");
+  EXPECT_EQ(Step(), "1.0:16");
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(Step(), "1.0:16");
+  EXPECT_EQ(Step(), "1.0:1 3.0:15");
+  EXPECT_EQ(Step(), "3.0:16");
+}
+
+TEST_F(SchedulerTest, ATenantsManyRequestsDoNotStarveAnothers) {
+  Start({.max_batch_tokens = 1, .max_running = 1}, 40);
+  const auto of = [](const char* tenant, int priority = 0) {
+    return [=](Request* r) { r->tenant = tenant, r->priority = priority; };
+  };
+  for (uint64_t id = 1; id <= 4; ++id) ASSERT_TRUE(Add(id, 1, 1, of("many")).ok());
+  EXPECT_EQ(Step(), "1.0:1");
+  now_ += absl::Seconds(5);
+  ASSERT_TRUE(Add(11, 1, 1, of("few")).ok());
+  ASSERT_TRUE(Add(12, 1, 1, of("few")).ok());
+  ASSERT_TRUE(Add(21, 1, 1, of("low", -1)).ok());  // of another priority: by rank
+  for (const char* expected : {"2.0:1", "11.0:1", "3.0:1", "12.0:1", "4.0:1", "21.0:1"}) {
+    EXPECT_EQ(Step(), expected);
+  }
+}
+
+TEST_F(SchedulerTest, WhoComesBackHasNoClaimToThePast) {
+  Start({.max_batch_tokens = 8, .max_running = 1}, 40);
+  const auto of = [](const char* tenant) { return [=](Request* r) { r->tenant = tenant; }; };
+  for (uint64_t id = 1; id <= 9; ++id) ASSERT_TRUE(Add(id, 8, 1, of("steady")).ok());
+  for (uint64_t id = 1; id <= 3; ++id) EXPECT_EQ(Step(), std::to_string(id) + ".0:8");
+  for (uint64_t id = 11; id <= 13; ++id) ASSERT_TRUE(Add(id, 8, 1, of("new")).ok());
+  // In turn from now on, and not three in a row.
+  for (const char* expected : {"4.0:8", "11.0:8", "5.0:8", "12.0:8", "6.0:8", "13.0:8", "7.0:8"}) {
+    EXPECT_EQ(Step(), expected);
+  }
+}
+
+TEST_F(SchedulerTest, TheFirstByRankIsPassedAtMostEightTimesInARow) {
+  Start({.max_batch_tokens = 64, .max_running = 1}, 80);
+  const auto of = [](const std::string& tenant) { return [=](Request* r) { r->tenant = tenant; }; };
+  ASSERT_TRUE(Add(1, 50, 1, of("greedy")).ok());
+  ASSERT_TRUE(Add(2, 1, 1, of("greedy")).ok());
+  ASSERT_TRUE(Add(3, 1, 1, of("new 3")).ok());
+  ASSERT_TRUE(Add(4, 1, 1, of("new 4")).ok());
+  EXPECT_EQ(Step(), "1.0:50");
+  // There is always another tenant that was served nothing yet.
+  int passed = 0;
+  for (uint64_t id = 5; Step() != "2.0:1"; ++passed, ++id) {
+    ASSERT_TRUE(Add(id, 1, 1, of("new " + std::to_string(id))).ok());
+    ASSERT_LT(passed, 20);
+  }
+  EXPECT_EQ(passed, 8);
+}
+
 TEST_F(SchedulerTest, HeadOfLineIsNotOvertaken) {
   Start({.max_batch_tokens = 64}, 5);
   ASSERT_TRUE(Add(1, 8, 4).ok());
