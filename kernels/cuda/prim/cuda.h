@@ -131,7 +131,12 @@ ACUITY_DEVICE void WaitCopies() {
 }
 
 ACUITY_DEVICE Bits128 Load128(const void* from) { return *static_cast<const Bits128*>(from); }
-ACUITY_DEVICE void Store128(void* to, const Bits128& bits) { *static_cast<Bits128*>(to) = bits; }
+// In PTX: the compiler takes a store of four words apart where another path stores their halves.
+ACUITY_DEVICE void Store128(void* to, const Bits128& bits) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+               "r"(bits.word[0]), "r"(bits.word[1]), "r"(bits.word[2]), "r"(bits.word[3])
+               : "memory");
+}
 ACUITY_DEVICE int32_t AtomicAdd(int32_t* to, int32_t value) { return atomicAdd(to, value); }
 ACUITY_DEVICE uint64_t AtomicAdd(uint64_t* to, uint64_t value) {
   return atomicAdd(reinterpret_cast<unsigned long long*>(to), value);
