@@ -19,7 +19,8 @@ inline constexpr int kMaxPriority = 100;    // and its negative
 inline constexpr size_t kMaxIdBytes = 128;  // request id, tenant, cache salt
 inline constexpr size_t kMaxPromptBytes = 4u << 20;
 inline constexpr int kMaxChatMessages = 1024;
-inline constexpr int kMaxToolCalls = 128;  // of one message
+inline constexpr int kMaxToolCalls = 128;   // of one message
+inline constexpr int kMaxWatchedSpans = 8;  // of a prompt
 inline constexpr int kMaxContextTokens = 1 << 20;
 
 }  // namespace acuity::engine
