@@ -42,6 +42,12 @@ ActiveRequest::ActiveRequest(const ModelContext* context, std::shared_ptr<const 
     prompt_attention_.emplace(layers, context_->num_heads);
     generated_attention_.emplace(layers, context_->num_heads);
   }
+  if (!request_->watch.empty()) {
+    const int layers = static_cast<int>(context_->policies.size());
+    const int spans = static_cast<int>(request_->watch.size());
+    prompt_spans_.emplace(layers, context_->num_heads, spans);
+    generated_spans_.emplace(layers, context_->num_heads, spans);
+  }
   result_.prompt_tokens = static_cast<int>(request_->prompt.size());
   if (request_->score) {
     for (TokenId id : request_->prompt) {
@@ -66,6 +72,20 @@ void ActiveRequest::Measure(const ScheduledSequence& scheduled,
   if (sequence.sample == 0) add(*prompt_attention_, begin, boundary);
   add(*generated_attention_, boundary, end);
   sample.measured = std::max(sample.measured, end);
+}
+
+void ActiveRequest::MeasureSpans(const Sequence& sequence, int row,
+                                 std::span<const kernels::RowStats> stats, int total_rows,
+                                 int row_in_step, std::span<const float> masses,
+                                 int64_t layer_stride) {
+  const int position = sequence.computed + row;
+  Sample& sample = samples_[sequence.sample];
+  if (position < sample.watched) return;
+  sample.watched = position + 1;
+  const bool of_prompt = position < sequence.prompt_size;
+  if (of_prompt && sequence.sample != 0) return;
+  SpanAccumulator& to = of_prompt ? *prompt_spans_ : *generated_spans_;
+  to.Add(stats, total_rows, row_in_step, masses, layer_stride, position + 1, context_->windows);
 }
 
 StepResult ActiveRequest::Advance(const ScheduledSequence& scheduled, std::span<const float> logits,
@@ -237,6 +257,10 @@ AttentionReport ActiveRequest::Finish(absl::Time now, absl::Status early) {
       summary = prompt_attention_->Summary(context_->policies, kLayerBands);
       layers = prompt_attention_->Report(context_->policies, /*heads=*/false);
     }
+  }
+  if (prompt_spans_.has_value()) {
+    result_.prompt_spans = prompt_spans_->Report();
+    result_.generated_spans = generated_spans_->Report();
   }
   if (context_->observer != nullptr) {
     context_->observer->OnRequest({.request = request_.get(),

@@ -37,6 +37,12 @@ class ActiveRequest {
   // measured before a preemption are not counted again, and the prompt's only for sample 0.
   void Measure(const ScheduledSequence& scheduled, std::span<const kernels::RowStats> stats,
                int total_rows, int first_row);
+  // Adds what a watched row gave to the request's spans. `row` counts from the sequence's first in
+  // the step, `row_in_step` from the step's first. masses, layer_stride: see SpanAccumulator. Rows
+  // before a preemption are not counted again, and the prompt's only for sample 0.
+  void MeasureSpans(const Sequence& sequence, int row, std::span<const kernels::RowStats> stats,
+                    int total_rows, int row_in_step, std::span<const float> masses,
+                    int64_t layer_stride);
   // Takes the logits [rows, vocab] of a chunk: samples the next token or scores the prompt, and
   // tells the sink.
   StepResult Advance(const ScheduledSequence& scheduled, std::span<const float> logits,
@@ -57,6 +63,7 @@ class ActiveRequest {
     StreamDecoder decoder;
     StopMatcher stops;
     int measured = 0;  // positions below were measured
+    int watched = 0;   // positions below had their spans measured
     int output = 0;
     absl::Time last_token = absl::InfinitePast();
     FinishReason finish = FinishReason::kNone;
@@ -80,6 +87,7 @@ class ActiveRequest {
   std::vector<TokenId> banned_;  // before min_tokens
   std::optional<AttentionAccumulator> prompt_attention_, generated_attention_;
   std::vector<double> pooled_;  // [hidden size] sum of the hidden states so far, or the last one
+  std::optional<SpanAccumulator> prompt_spans_, generated_spans_;
   absl::Time first_scheduled_ = absl::InfinitePast();
   absl::Time first_token_ = absl::InfinitePast();
   RequestResult result_;

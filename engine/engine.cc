@@ -161,6 +161,13 @@ absl::Status EngineImpl::Prepare(Request* request) const {
           absl::StrCat("prompt.token_ids: ", id, " is not in the vocabulary, 0 to ", vocab - 1));
     }
   }
+  for (const kernels::KeySpan& span : request->watch) {
+    if (span.begin < 0 || span.begin >= span.end || span.end > size) {
+      return absl::InvalidArgumentError(absl::StrCat("watch: [", span.begin, ", ", span.end,
+                                                     ") is no part of the prompt's tokens, [0, ",
+                                                     size, ")"));
+    }
+  }
   SamplingParams& sampling = request->sampling;
   const int64_t room = context - size;
   if (size > context || (request->generates() && room < 1)) {
@@ -311,6 +318,7 @@ void EngineImpl::RunStep(absl::Time now) {
     batch_.stats = std::any_of(
         plan_.scheduled.begin(), plan_.scheduled.end(),
         [this](const ScheduledSequence& s) { return Find(*s.sequence).measures_attention(); });
+    batch_.stats = batch_.stats || !batch_.watched.empty();
     StepOutput output;
     const absl::Status status = parts_.runner->Step(batch_, &output);
     const absl::Time end = absl::Now();
@@ -343,13 +351,23 @@ void EngineImpl::RunStep(absl::Time now) {
 void EngineImpl::AdvanceAll(const StepOutput& output, absl::Time now) {
   const int vocab = parts_.runner->spec().vocab_size;
   const size_t hidden = static_cast<size_t>(parts_.runner->spec().hidden_size);
-  size_t logit_row = 0, hidden_row = 0;
+  size_t logit_row = 0, hidden_row = 0, watched = 0, mass = 0;
+  const int64_t layer_mass =
+      static_cast<int64_t>(output.span_mass.size()) / parts_.runner->spec().num_layers;
   for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
     const ScheduledSequence& scheduled = plan_.scheduled[i];
     ActiveRequest& request = Find(*scheduled.sequence);
     const size_t rows = static_cast<size_t>(scheduled.num_tokens - scheduled.first_logit_row);
     if (request.measures_attention()) {
       request.Measure(scheduled, output.stats, batch_.num_rows(), batch_.qo_indptr[i]);
+    }
+    for (; watched < batch_.watched.size() && batch_.watched[watched].seq == static_cast<int>(i);
+         ++watched) {
+      const kernels::WatchedRow& row = batch_.watched[watched];
+      request.MeasureSpans(*scheduled.sequence, row.row, output.stats, batch_.num_rows(),
+                           batch_.qo_indptr[i] + row.row, output.span_mass.subspan(mass),
+                           layer_mass);
+      mass += static_cast<size_t>(parts_.runner->spec().num_heads * row.num_spans);
     }
     if (request.request().pooling != Pooling::kNone) {
       results_[i] =

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/report/attention_report.h"
+#include "engine/report/span_report.h"
 #include "engine/sample/sampler.h"
 #include "engine/schedule/request.h"
 #include "engine/schedule/sequence.h"
@@ -71,6 +72,8 @@ struct RequestResult {
   RequestTimings timings;
   AttentionReport prompt_attention;  // empty when not asked for
   AttentionReport generated_attention;
+  SpanReport prompt_spans;     // of the prompt's last row; empty unless the request watches
+  SpanReport generated_spans;  // of the rows of generated tokens
   std::vector<TokenLogprob> prompt_logprobs;  // scoring: [prompt_tokens], the first is {id, NaN}
   std::vector<float> embedding;               // [hidden_size] if the request pools
 };

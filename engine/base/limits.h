@@ -21,6 +21,7 @@ inline constexpr size_t kMaxPromptBytes = 4u << 20;
 inline constexpr int kMaxChatMessages = 1024;
 inline constexpr int kMaxEmbedPrompts = 64;  // of one request
 inline constexpr int kMaxToolCalls = 128;    // of one message
+inline constexpr int kMaxWatchedSpans = 8;   // of a prompt
 inline constexpr int kMaxContextTokens = 1 << 20;
 
 }  // namespace acuity::engine

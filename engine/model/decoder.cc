@@ -265,6 +265,13 @@ const char* Decoder::Problem(const Batch& batch) const {
       return "a row in both logit_rows and hidden_rows";
     }
   }
+  if (!batch.watched.empty() && !batch.stats) return "watched rows without stats";
+  for (const kernels::WatchedRow& w : batch.watched) {
+    if (w.seq < 0 || w.seq >= batch.num_seqs() || w.row < 0 ||
+        w.row >= batch.qo_indptr[w.seq + 1] - batch.qo_indptr[w.seq]) {
+      return "a watched row that does not exist";
+    }
+  }
   return nullptr;
 }
 
@@ -285,6 +292,7 @@ absl::Status Decoder::Step(const Batch& batch, StepOutput* output) {
     output->stats = {stats_.As<const kernels::RowStats>(),
                      batch.tokens.size() * spec_.num_layers * spec_.num_heads};
   }
+  if (!batch.watched.empty()) output->span_mass = span_mass_;
   return absl::OkStatus();
 }
 
@@ -398,6 +406,18 @@ void Decoder::Attend(int layer, const Batch& batch) {
   params.sinks = weights.sinks;
   kernels::RunAttention(params, plans_[plan_of_layer_[layer]].plan, workspace_.As<float>(),
                         parallel_);
+  if (!batch.watched.empty()) MeasureSpans(layer, params, batch);
+}
+
+void Decoder::MeasureSpans(int layer, const kernels::AttentionParams& params, const Batch& batch) {
+  int64_t floats = 0;  // of a layer
+  for (const kernels::WatchedRow& w : batch.watched) floats += spec_.num_heads * w.num_spans;
+  span_mass_.resize(static_cast<size_t>(spec_.num_layers * floats));
+  float* mass = span_mass_.data() + layer * floats;
+  for (const kernels::WatchedRow& w : batch.watched) {
+    kernels::SpanMass(params, w, mass, parallel_);
+    mass += spec_.num_heads * w.num_spans;
+  }
 }
 
 void Decoder::NormaliseQk(const LayerWeights& weights, int64_t rows) {

@@ -46,6 +46,7 @@ class Decoder final : public ModelRunner {
   void Embed(const Batch& batch);
   absl::Status PlanStep(const Batch& batch);
   void Attend(int layer, const Batch& batch);
+  void MeasureSpans(int layer, const kernels::AttentionParams& params, const Batch& batch);
   void NormaliseQk(const LayerWeights& weights, int64_t rows);
   void AddAttentionOut(const LayerWeights& weights, int64_t rows);
   // What the feed-forward network reads: normed_, or the residual stream itself.
@@ -107,6 +108,7 @@ class Decoder final : public ModelRunner {
   Memory logits_;         // [logit rows, vocab]
   Memory stats_;          // [num_layers, rows, num_heads]
   Memory workspace_;      // of RunAttention; grows
+  std::vector<float> span_mass_;  // see StepOutput; grows
 };
 
 }  // namespace acuity::engine

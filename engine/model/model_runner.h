@@ -15,7 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/loader/checkpoint.h"
-#include "kernels/attention.h"
+#include "kernels/attention_span.h"
 
 namespace acuity::engine {
 
@@ -47,6 +47,7 @@ struct Batch {
   std::vector<int32_t> logit_rows;   // rows whose logits are wanted, ascending
   std::vector<int32_t> hidden_rows;  // others, whose final hidden states are wanted, ascending
   bool stats = false;                // measure attention in this step
+  std::vector<kernels::WatchedRow> watched;  // rows whose spans are measured; needs stats
 
   int num_rows() const { return static_cast<int>(tokens.size()); }
   int num_seqs() const { return static_cast<int>(kv_len.size()); }
@@ -58,6 +59,8 @@ struct StepOutput {
   std::span<const float> hidden;  // [hidden_rows.size(), hidden_size], after the final norm
   std::span<const kernels::RowStats>
       stats;  // [num_layers, rows, num_heads], empty unless batch.stats
+  // [num_layers, of each watched row in turn: num_heads x num_spans]
+  std::span<const float> span_mass;
 };
 
 class ModelRunner {

@@ -7,6 +7,7 @@
 #include "absl/time/time.h"
 #include "engine/base/ids.h"
 #include "engine/base/sampling_params.h"
+#include "kernels/attention_span.h"
 
 namespace acuity::engine {
 
@@ -26,6 +27,8 @@ struct Request {
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();  // also holds in the queue
   AttentionDetail attention = AttentionDetail::kAuto;
+  // Parts of the prompt: how much attention do its last row and the output's give to each?
+  std::vector<kernels::KeySpan> watch;
   std::string tenant;     // who asks; "" if not known
   std::string client_id;  // for logs only, never a key
 

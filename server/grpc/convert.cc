@@ -231,6 +231,23 @@ void Fill(const engine::AttentionReport& from, v1::AttentionReport* to) {
   }
 }
 
+void Fill(const engine::SpanReport& from, v1::SpanReport* to) {
+  to->set_rows(from.rows);
+  for (size_t layer = 0; layer < from.layers.size(); ++layer) {
+    v1::LayerSpans* out = to->add_layers();
+    out->set_layer(static_cast<int>(layer));
+    for (size_t head = 0; head < from.layers[layer].size(); ++head) {
+      const engine::HeadSpans& spans = from.layers[layer][head];
+      v1::HeadSpans* h = out->add_heads();
+      h->set_head(static_cast<int>(head));
+      h->mutable_mass()->Assign(spans.mass.begin(), spans.mass.end());
+      h->set_normalized_entropy(spans.normalized_entropy);
+      h->set_effective_context(spans.effective_context);
+      h->set_max_probability(spans.max_probability);
+    }
+  }
+}
+
 template <typename Proto>
 void FillUse(const engine::RequestResult& result, Proto* out) {
   out->mutable_usage()->set_prompt_tokens(result.prompt_tokens);
@@ -290,7 +307,11 @@ absl::StatusOr<engine::Request> ToRequest(const v1::GenerateRequest& proto,
   FieldChecker check;
   check.AtMost("tenant", proto.tenant().size(), engine::kMaxIdBytes, "bytes");
   check.AtMost("cache_salt", proto.cache_salt().size(), engine::kMaxIdBytes, "bytes");
+  check.AtMost("watch", proto.watch_size(), engine::kMaxWatchedSpans, "spans");
   if (!check.status().ok()) return check.status();
+  for (const v1::TokenSpan& span : proto.watch()) {
+    request->watch.push_back({span.begin(), span.end()});
+  }
   if (tenant.empty()) {
     request->tenant = proto.tenant();  // nobody checks it: it only keeps caches apart
   } else if (!proto.tenant().empty() && proto.tenant() != tenant) {
@@ -388,6 +409,8 @@ v1::GenerateResult ToProto(const engine::RequestResult& result, const engine::Re
   if (!result.generated_attention.empty()) {
     Fill(result.generated_attention, out.mutable_generated_attention());
   }
+  if (result.prompt_spans.rows > 0) Fill(result.prompt_spans, out.mutable_prompt_spans());
+  if (result.generated_spans.rows > 0) Fill(result.generated_spans, out.mutable_generated_spans());
   return out;
 }
 
