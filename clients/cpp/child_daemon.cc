@@ -65,13 +65,15 @@ absl::StatusOr<std::string> FindDaemon(const std::string& given) {
 absl::StatusOr<std::unique_ptr<ChildDaemon>> ChildDaemon::Start(
     const std::string& program, const std::vector<std::string>& arguments,
     const std::string& folder, const volatile int* interrupted) {
-  const std::string address = absl::StrCat("unix:", folder, "/socket");
+  const std::string socket = absl::StrCat(folder, "/socket");
+  const std::string address = absl::StrCat("unix:", socket);
   std::vector<std::string> all = {program, "--listen", address, "--metrics-listen", ""};
   all.insert(all.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& argument : all) argv.push_back(argument.data());
   argv.push_back(nullptr);
   const std::string log = absl::StrCat(folder, "/log");
+  unlink(socket.c_str());  // of an earlier daemon
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return absl::ResourceExhaustedError(absl::StrCat("fork: ", std::strerror(errno)));
@@ -80,14 +82,14 @@ absl::StatusOr<std::unique_ptr<ChildDaemon>> ChildDaemon::Start(
   CommonOptions common;
   common.server = address;
   daemon->connection_ = Connect(common);
-  for (;;) {
+  for (;; std::this_thread::sleep_for(kPoll)) {
     const absl::Status status = daemon->Check();
     if (!status.ok()) return status;
     if (*interrupted != 0) return absl::CancelledError("interrupted");
+    if (access(socket.c_str(), F_OK) != 0) continue;  // a failed call would be followed by a pause
     grpc::ClientContext context;
     v1::ListModelsResponse response;
     if (daemon->connection_.stub->ListModels(&context, {}, &response).ok()) return daemon;
-    std::this_thread::sleep_for(kPoll);
   }
 }
 

@@ -172,7 +172,9 @@ Json SpecJson(const ModelSpec& spec) {
                              {"rotary_dim", rope.rotary_dim},
                              {"style", Name(rope.style)},
                              {"magnitude", rope.magnitude},
-                             {"factors", rope.factors}});
+                             {"factors", rope.factors},
+                             {"knee", rope.knee},
+                             {"slopes", rope.slopes}});
   }
   return json;
 }
@@ -218,6 +220,7 @@ void WriteArchitecture(const ModelSpec& spec, std::ostream& out) {
     out << "  rotary embedding of " << rope.rotary_dim << ", theta " << rope.theta << ", "
         << Name(rope.style) << (rope.factors.empty() ? "" : ", scaled frequencies");
     if (rope.magnitude != 1) out << ", magnitude " << rope.magnitude;
+    if (rope.knee > 0) out << ", slower beyond " << rope.knee;
     out << "\n";
   }
   out << " ";
