@@ -51,6 +51,9 @@ const char* RefusedHeads(const QkvAppendParams& p) {
     return "QkvAppend: rotary_dim must be at most head_dim and a multiple of 16 (kInterleaved: of "
            "2)";
   }
+  if (p.rope.inv_frequency_beyond != nullptr) {
+    return "QkvAppend: rope.inv_frequency_beyond must be null: a knee is the CPU's alone";
+  }
   if ((p.q_norm == nullptr) != (p.k_norm == nullptr)) {
     return "QkvAppend: q_norm and k_norm must both be given or both be null";
   }

@@ -49,7 +49,8 @@ struct ActivateParams {
 struct QkvAppendParams {
   AttentionShape
       shape;  // head_dim 16, 32, 64, 128 or 256; kv_dtype kBFloat16 or kFloat16, that of qkv too
-  RopeParams rope;  // kHalf: rotary_dim a multiple of 16; kInterleaved: of 2. 0: no rotary
+  // kHalf: rotary_dim a multiple of 16; kInterleaved: of 2. 0: no rotary. Without a knee.
+  RopeParams rope;
   // QK-norm over single heads. Weights [head_dim], or [heads, head_dim] with `own_weights`; null:
   // none. Both or neither.
   NormKind norm = NormKind::kRms;

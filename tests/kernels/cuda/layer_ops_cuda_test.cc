@@ -404,6 +404,9 @@ TEST(CudaLayerOps, RefuseWhatTheyCannotDo) {
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.rope.rotary_dim = 8; }), "multiple of 16"));
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.q_norm = reinterpret_cast<float*>(memory); }),
                  "both be given"));
+  static constexpr float kFrequencies[32] = {};
+  EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.rope.inv_frequency_beyond = kFrequencies; }),
+                 "inv_frequency_beyond must be null"));
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.qkv = memory + 1; }), "aligned to 16"));
 
   PagesParams pages = {nullptr, 1, 24, nullptr, nullptr, 1};
