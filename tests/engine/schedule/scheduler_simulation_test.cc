@@ -198,8 +198,8 @@ TEST(SchedulerSimulation, TenantsShareEqually) {
       }
       scheduler.Commit(plan, results);
       guest_waits = waiting["guest"] > 0 ? guest_waits + 1 : 0;
-      // Where one runs at a time: the one that does has to end, and one of each of the others that is
-      // level or was passed too often goes first; the longest takes 31 steps.
+      // Where one runs at a time: the one that does has to end, and one of each of the others that
+      // is level or was passed too often goes first; the longest takes 31 steps.
       ASSERT_LE(guest_waits, 80) << "seed " << seed << ", step " << step;
     }
     const double ratio = static_cast<double>(served["many"]) / static_cast<double>(served["few"]);
