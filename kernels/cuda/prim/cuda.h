@@ -130,8 +130,15 @@ ACUITY_DEVICE void WaitCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-ACUITY_DEVICE Bits128 Load128(const void* from) { return *static_cast<const Bits128*>(from); }
-// In PTX: the compiler takes a store of four words apart where another path stores their halves.
+// In PTX: the compiler takes four words apart where another path moves only some of them.
+ACUITY_DEVICE Bits128 Load128(const void* from) {
+  Bits128 bits;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(bits.word[0]), "=r"(bits.word[1]), "=r"(bits.word[2]), "=r"(bits.word[3])
+               : "l"(__cvta_generic_to_global(from))
+               : "memory");
+  return bits;
+}
 ACUITY_DEVICE void Store128(void* to, const Bits128& bits) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
                "r"(bits.word[0]), "r"(bits.word[1]), "r"(bits.word[2]), "r"(bits.word[3])
