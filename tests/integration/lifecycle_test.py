@@ -70,10 +70,9 @@ class LifecycleTest(unittest.TestCase):
         with Daemon("--max-context", "2048", "--kv-memory", "256MiB") as daemon:
             ask = lambda tokens: daemon.request("x", n=8, max_tokens=tokens, ignore_eos=True, logprobs=20, seed=1)
             token = sum(m.ByteSize() for m in daemon.stub.Generate(ask(8))) / 64
-            # The client's library takes 64 KiB and the daemon's holds as much; half of the 64 KiB that may be
-            # gathered besides stay unsent.
+            # The client's library takes 64 KiB; half of the 64 KiB that may be gathered besides stay unsent.
             with grpc.insecure_channel(daemon.address, options=[("grpc.http2.bdp_probe", 0)]) as channel:
-                deaf = acuity_pb2_grpc.AcuityStub(channel).Generate(ask(int(160 * 1024 / token / 8)))
+                deaf = acuity_pb2_grpc.AcuityStub(channel).Generate(ask(int(96 * 1024 / token / 8)))
                 requests = lambda: [e for e in daemon.log if e.get("event") == "request"]
                 while len(requests()) < 2:
                     time.sleep(0.05)
