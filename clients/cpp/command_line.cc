@@ -3,7 +3,8 @@
 #include <iostream>
 
 #include "clients/cpp/connection.h"
-#include "clients/cpp/eval.h"
+#include "clients/cpp/eval_command_line.h"
+#include "clients/cpp/spans.h"
 
 namespace acuity::client {
 namespace {
@@ -80,6 +81,18 @@ void AddGenerate(CLI::App& app, CommonOptions& common, PromptOptions& prompt,
           "Attention report: auto, off, summary, layers, heads")
       ->check(CLI::IsMember(kDetails));
   generate->add_flag("--report", options.report, "Draw the attention report as a heat map");
+  generate
+      ->add_option_function<std::vector<std::string>>(
+          "--watch",
+          [&options](const std::vector<std::string>& spans) {
+            for (const std::string& span : spans) {
+              if (!ParseSpan(span, options.request.add_watch())) {
+                throw CLI::ValidationError("--watch", span + " is not BEGIN:END");
+              }
+            }
+          },
+          "How much attention do these tokens of the prompt get? May be repeated")
+      ->type_name("BEGIN:END");
   generate->add_option_function<int>(
       "--priority", [&options](int v) { options.request.set_priority(v); }, "-100 to 100 [0]");
   generate->add_option_function<std::string>(

@@ -1,7 +1,7 @@
 // `acuity eval needle|ppl|flatness`: what a daemon's models make of long contexts.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -17,9 +17,12 @@ struct EvalOptions {
 };
 
 struct NeedleOptions {
-  std::string task_file;     // keyed recall of tokens, see eval_recall.h
-  std::vector<int> lengths;  // of prompts, in tokens; none: 1, 2, 4, ... 32 times trained_length
-  int prompts = 20;          // of each length
+  std::string task_file;                // keyed recall of tokens, see eval_recall.h; or
+  std::vector<std::string> text_files;  // a haystack of text, see eval_haystack.h
+  std::vector<int>
+      lengths;  // of prompts, in tokens; none: doubling, from the trained length or 512
+  std::vector<int> depths = {0, 25, 50, 75, 100};  // of the needle in a text, percent
+  int prompts = 10;                                // of each length (and depth)
 };
 
 struct PplOptions {
@@ -36,24 +39,12 @@ struct FlatnessOptions {
 };
 
 // Each returns the process's exit code, or throws std::runtime_error for a person.
-int EvalNeedle(const CommonOptions& common, const EvalOptions& options,
+int EvalRecall(const CommonOptions& common, const EvalOptions& options,
                const NeedleOptions& needle);
+int EvalHaystack(const CommonOptions& common, const EvalOptions& options,
+                 const NeedleOptions& needle);
 int EvalPpl(const CommonOptions& common, const EvalOptions& options, const PplOptions& ppl);
 int EvalFlatness(const CommonOptions& common, const EvalOptions& options,
                  const FlatnessOptions& flatness);
-
-// The `eval` command with its subcommands; `code` becomes the exit code when one has run.
-class EvalCommand {
- public:
-  void AddTo(CLI::App& app, CommonOptions& common, int& code);
-
- private:
-  CLI::App* Add(CLI::App& eval, CommonOptions& common, const char* name, const char* about);
-
-  EvalOptions options_;
-  NeedleOptions needle_;
-  PplOptions ppl_;
-  FlatnessOptions flatness_;
-};
 
 }  // namespace acuity::client

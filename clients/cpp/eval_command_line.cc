@@ -1,5 +1,6 @@
+#include "clients/cpp/eval_command_line.h"
+
 #include "clients/cpp/command_line.h"
-#include "clients/cpp/eval.h"
 
 namespace acuity::client {
 
@@ -21,29 +22,37 @@ CLI::App* EvalCommand::Add(CLI::App& eval, CommonOptions& common, const char* na
   return command;
 }
 
-void EvalCommand::AddTo(CLI::App& app, CommonOptions& common, int& code) {
-  CLI::App* eval =
-      app.add_subcommand("eval", "What the daemon's models make of long contexts, plotted");
-  eval->require_subcommand(1);
-  eval->fallthrough();
-
-  CLI::App* needle = Add(*eval, common, "needle", "Whether they recall what a long prompt hid");
-  needle->add_option("--task", needle_.task_file, "A keyed recall task, JSON")
-      ->type_name("FILE")
-      ->required();
+void EvalCommand::AddNeedle(CLI::App& eval, CommonOptions& common, int& code) {
+  CLI::App* needle = Add(eval, common, "needle", "Whether they recall what a long prompt hid");
+  CLI::Option_group* what = needle->add_option_group("haystack");
+  what->add_option("--task", needle_.task_file, "Keyed recall of tokens: a task's JSON file")
+      ->type_name("FILE");
+  what->add_option("--text", needle_.text_files, "Text files to hide a sentence in")
+      ->type_name("FILE...");
+  what->require_option(1);
   needle
       ->add_option("--lengths", needle_.lengths,
-                   "Tokens of the prompts; default: 1, 2, 4, ... 32 times the trained length")
+                   "Tokens of the prompts; default: doubling, to 32 times the task's trained "
+                   "length or from 512 to 8192")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N,N,...");
-  needle->add_option("--prompts", needle_.prompts, "Prompts of each length")
+  needle->add_option("--depths", needle_.depths, "Where in the text the sentence is, in percent")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 100))
+      ->type_name("N,N,...");
+  needle->add_option("--prompts", needle_.prompts, "Prompts of each length (and depth)")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   needle->add_option("--seed", options_.seed, "Of the prompts")->capture_default_str();
-  needle->callback([this, &common, &code] { code = EvalNeedle(common, options_, needle_); });
+  needle->callback([this, &common, &code] {
+    code = needle_.text_files.empty() ? EvalRecall(common, options_, needle_)
+                                      : EvalHaystack(common, options_, needle_);
+  });
+}
 
-  CLI::App* ppl = Add(*eval, common, "ppl", "Loss of texts by position");
+void EvalCommand::AddPpl(CLI::App& eval, CommonOptions& common, int& code) {
+  CLI::App* ppl = Add(eval, common, "ppl", "Loss of texts by position");
   ppl->add_option("--text", ppl_.text_files, "Text files")->type_name("FILE...")->required();
   ppl->add_option("--window", ppl_.window,
                   "Tokens of one prompt; default: the smallest context of the models, at most "
@@ -55,9 +64,11 @@ void EvalCommand::AddTo(CLI::App& app, CommonOptions& common, int& code) {
   ppl->add_option("--bucket", ppl_.bucket, "Positions of one point; default: powers of two")
       ->check(CLI::Range(1, 1 << 20));
   ppl->callback([this, &common, &code] { code = EvalPpl(common, options_, ppl_); });
+}
 
+void EvalCommand::AddFlatness(CLI::App& eval, CommonOptions& common, int& code) {
   CLI::App* flatness =
-      Add(*eval, common, "flatness", "How flat attention is, by layer and context length");
+      Add(eval, common, "flatness", "How flat attention is, by layer and context length");
   flatness->add_option("--text", flatness_.text_files, "Text files")
       ->type_name("FILE...")
       ->required();
@@ -69,6 +80,16 @@ void EvalCommand::AddTo(CLI::App& app, CommonOptions& common, int& code) {
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   flatness->callback([this, &common, &code] { code = EvalFlatness(common, options_, flatness_); });
+}
+
+void EvalCommand::AddTo(CLI::App& app, CommonOptions& common, int& code) {
+  CLI::App* eval =
+      app.add_subcommand("eval", "What the daemon's models make of long contexts, plotted");
+  eval->require_subcommand(1);
+  eval->fallthrough();
+  AddNeedle(*eval, common, code);
+  AddPpl(*eval, common, code);
+  AddFlatness(*eval, common, code);
 }
 
 }  // namespace acuity::client

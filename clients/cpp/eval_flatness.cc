@@ -97,9 +97,11 @@ class FlatnessEvaluation {
     Map map;
     map.id = "normalized_entropy:" + arms_[a].label;
     map.title = arms_[a].label + " · " + arms_[a].models[0].attention_policy();
-    map.about = "normalised entropy H / ln n: 0 is one key, 1 is flat";
+    map.about = "normalised entropy H / ln n";
     map.row_label = "layer";
     map.column_label = "keys n visible to the row, from";
+    map.low = "0, one key";
+    map.high = "1, flat";
     std::map<int64_t, std::map<int, Mean>> cells;  // [context][layer]
     for (const auto& reports : reports_[a]) {
       for (const v1::AttentionReport& report : reports) {

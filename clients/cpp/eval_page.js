@@ -2,7 +2,7 @@
 // attributes, never as HTML.
 
 const MARGIN = 0.06; // of a linear axis, around its values
-const VAGUE = 4; // an error bar so many times as long as the median one does not stretch the axis
+const FEW = 16; // a point of so many times fewer observations than another does not stretch the axis
 
 const results = JSON.parse($("results").textContent);
 const labels = results.models.map((arm) => arm.label);
@@ -40,8 +40,8 @@ function xAxis(curve, all, width) {
 
 function yAxis(curve, points) {
   if (curve.y_scale === "share") return linearAxis(0, 1, 4);
-  const widths = points.map((p) => p.high - p.low).sort((a, b) => a - b);
-  const known = points.filter((p) => p.high - p.low <= VAGUE * widths[Math.floor(widths.length / 2)]);
+  const most = Math.max(...points.map((p) => p.count));
+  const known = points.filter((p) => p.count >= most / FEW);
   const low = Math.min(...known.map((p) => p.low)), high = Math.max(...known.map((p) => p.high));
   if (curve.y_scale === "log") return logAxis(Math.max(Math.min(low, 1), 1 / 1024), Math.max(high, 2), 2);
   const margin = MARGIN * Math.max(high - low, 1e-3);
@@ -86,7 +86,7 @@ function drawTrained(fig, box, x, contexts) {
   if (!isNumber(trained) || trained < contexts[0] || trained > contexts[contexts.length - 1]) return;
   const last = x(trained) > (box.left + box.right) / 2;
   fig.svg.append(svg("line", { class: "flat", x1: x(trained), x2: x(trained), y1: box.top, y2: box.bottom }),
-    svg("text", { x: x(trained) + (last ? -5 : 5), y: box.bottom - 6, "text-anchor": last ? "end" : "start" },
+    svg("text", { x: x(trained) + (last ? -5 : 5), y: box.bottom - 0.35 * (box.bottom - box.top), "text-anchor": last ? "end" : "start" },
       "trained to here"));
 }
 
@@ -188,6 +188,6 @@ $("series").append(...results.models.map((arm, index) => html("li", {}, seriesSa
 $("summary").append(...results.summary.map((line) => html("p", {}, line)));
 results.curves.forEach(showCurve);
 $("maps-section").hidden = results.maps.length === 0;
-if (results.maps.length) drawLegend();
+if (results.maps.length) drawLegend(results.maps[0].low, results.maps[0].high);
 results.maps.forEach(showMap);
 showModels();

@@ -57,6 +57,8 @@ Json ToJson(const Map& map) {
           {"about", map.about},
           {"row_label", map.row_label},
           {"column_label", map.column_label},
+          {"low", map.low},
+          {"high", map.high},
           {"rows", map.rows},
           {"columns", map.columns},
           {"cells", std::move(cells)}};

@@ -35,6 +35,7 @@ struct Curve {
 struct Map {
   std::string id, title, about;
   std::string row_label, column_label;
+  std::string low, high;  // what 0 and 1 mean
   std::vector<std::string> rows, columns;
   std::vector<std::vector<std::optional<double>>> cells;  // [rows][columns], 0 to 1
 };
@@ -55,8 +56,8 @@ Series MakeSeries(std::string label, const std::vector<Points>& of_models);
 
 // {"kind", "title", "bars", "summary", "options", "models", "curves": [{"id", "title", "about",
 // "x_label", "x_scale", "y_scale", "digits", "series": [{"label", "points": [{"x", "value", "low",
-// "high", "count"}]}]}], "maps": [{"id", "title", "about", "row_label", "column_label", "rows",
-// "columns", "cells": [[number or null]]}]}; scales are "linear", "log" or "share".
+// "high", "count"}]}]}], "maps": [{"id", "title", "about", "row_label", "column_label", "low",
+// "high", "rows", "columns", "cells": [[number or null]]}]}; scales are "linear", "log" or "share".
 Json ToJson(const Results& results);
 
 // Every curve as a table: a row for each x, a column for each series.

@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "clients/cpp/connection.h"
 #include "clients/cpp/progress.h"
 
 namespace acuity::client {
@@ -40,14 +41,18 @@ std::string RandomSalt() {
 }  // namespace
 
 EvalDaemon::EvalDaemon(const CommonOptions& common)
-    : common_(common), connection_(Connect(common)), cache_salt_(RandomSalt()) {}
+    : common_(common),
+      connection_(std::make_unique<const Connection>(Connect(common))),
+      cache_salt_(RandomSalt()) {}
+
+EvalDaemon::~EvalDaemon() = default;
 
 v1::Model EvalDaemon::GetModel(const std::string& name) const {
   grpc::ClientContext context;
   v1::GetModelRequest request;
   request.set_model(name);
   v1::Model model;
-  Check(connection_.stub->GetModel(&context, request, &model), common_);
+  Check(connection_->stub->GetModel(&context, request, &model), common_);
   return model;
 }
 
@@ -70,7 +75,7 @@ std::vector<Arm> EvalDaemon::Arms(const std::vector<std::string>& specs) const {
   if (!arms.empty()) return arms;
   grpc::ClientContext context;
   v1::ListModelsResponse response;
-  Check(connection_.stub->ListModels(&context, {}, &response), common_);
+  Check(connection_->stub->ListModels(&context, {}, &response), common_);
   if (response.models_size() == 0) throw std::runtime_error("the daemon serves no model");
   return {{response.models(0).name(), {response.models(0)}}};
 }
@@ -83,7 +88,7 @@ v1::TokenizeResponse EvalDaemon::Tokenize(const std::string& model,
   request.set_model(model);
   *request.mutable_prompt() = prompt;
   v1::TokenizeResponse response;
-  Check(connection_.stub->Tokenize(&context, request, &response), common_);
+  Check(connection_->stub->Tokenize(&context, request, &response), common_);
   return response;
 }
 
@@ -91,14 +96,14 @@ v1::ScoreResponse EvalDaemon::Score(const v1::ScoreRequest& request) const {
   grpc::ClientContext context;
   SetDeadline(context, common_);
   v1::ScoreResponse response;
-  Check(connection_.stub->Score(&context, request, &response), common_);
+  Check(connection_->stub->Score(&context, request, &response), common_);
   return response;
 }
 
 Generated EvalDaemon::Generate(const v1::GenerateRequest& request) const {
   grpc::ClientContext context;
   SetDeadline(context, common_);
-  const auto stream = connection_.stub->Generate(&context, request);
+  const auto stream = connection_->stub->Generate(&context, request);
   Generated out;
   v1::GenerateResponse response;
   while (stream->Read(&response)) {

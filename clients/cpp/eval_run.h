@@ -3,14 +3,17 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "clients/cpp/connection.h"
+#include "acuity/v1/acuity.pb.h"
 #include "clients/cpp/eval.h"
 #include "clients/cpp/eval_results.h"
 
 namespace acuity::client {
+
+struct Connection;
 
 // One line of a plot: a model, or several of the same kind (from several seeds), whose mean it is.
 struct Arm {
@@ -30,6 +33,7 @@ struct Generated {
 class EvalDaemon {
  public:
   explicit EvalDaemon(const CommonOptions& common);
+  ~EvalDaemon();
 
   // `specs` are "NAME" or "LABEL=NAME,NAME,..."; none: the daemon's first model.
   std::vector<Arm> Arms(const std::vector<std::string>& specs) const;
@@ -43,7 +47,7 @@ class EvalDaemon {
   v1::Model GetModel(const std::string& name) const;
 
   const CommonOptions common_;
-  const Connection connection_;
+  const std::unique_ptr<const Connection> connection_;
   const std::string cache_salt_;
 };
 

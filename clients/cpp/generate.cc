@@ -11,6 +11,7 @@
 #include "clients/cpp/connection.h"
 #include "clients/cpp/heat_map.h"
 #include "clients/cpp/json.h"
+#include "clients/cpp/spans.h"
 
 namespace acuity::client {
 namespace {
@@ -61,6 +62,10 @@ Json ResultJson(const std::map<int, Sample>& samples, const v1::GenerateResult& 
   out["seed"] = result.seed();
   out["attention"] = {{"prompt", ToJson(result.prompt_attention())},
                       {"generated", ToJson(result.generated_attention())}};
+  if (result.has_prompt_spans()) {
+    out["spans"] = {{"prompt", ToJson(result.prompt_spans())},
+                    {"generated", ToJson(result.generated_spans())}};
+  }
   return out;
 }
 
@@ -147,6 +152,8 @@ int Generate(const CommonOptions& common, const PromptOptions& prompt,
       std::cout << "--- " << index << "\n" << sample.text << "\n";
   }
   PrintSummary(result, options.report);
+  std::cout << DescribeSpans(request, result.prompt_spans(), "The prompt's last row")
+            << DescribeSpans(request, result.generated_spans(), "The output's rows");
   return 0;
 }
 

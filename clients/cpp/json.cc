@@ -47,6 +47,23 @@ Json ToJson(const v1::AttentionReport& report) {
   return {{"layers", std::move(layers)}};
 }
 
+Json ToJson(const v1::SpanReport& report) {
+  if (report.rows() == 0) return nullptr;
+  Json layers = Json::array();
+  for (const v1::LayerSpans& layer : report.layers()) {
+    Json heads = Json::array();
+    for (const v1::HeadSpans& head : layer.heads()) {
+      heads.push_back({{"head", head.head()},
+                       {"mass", std::vector<double>(head.mass().begin(), head.mass().end())},
+                       {"normalized_entropy", head.normalized_entropy()},
+                       {"effective_context", head.effective_context()},
+                       {"max_probability", head.max_probability()}});
+    }
+    layers.push_back({{"layer", layer.layer()}, {"heads", std::move(heads)}});
+  }
+  return {{"rows", report.rows()}, {"layers", std::move(layers)}};
+}
+
 Json ToJson(const v1::Usage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens()},
           {"completion_tokens", usage.completion_tokens()},

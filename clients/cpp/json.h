@@ -12,6 +12,9 @@ using Json = nlohmann::ordered_json;
 // {"layers": [{"layer", "policy", "buckets": [...], "heads": [...]}]}, or null for a report that
 // was not made.
 Json ToJson(const v1::AttentionReport& report);
+// {"rows", "layers": [{"layer", "heads": [{"head", "mass": [of each span], "normalized_entropy",
+// "effective_context", "max_probability"}]}]}, or null for a report that was not made.
+Json ToJson(const v1::SpanReport& report);
 Json ToJson(const v1::Usage& usage);
 Json ToJson(const v1::Timings& timings);
 Json ToJson(const v1::Model& model);

@@ -177,10 +177,10 @@ function drawHeatMap(fig, map, width, say) {
 
 // ---- the colours of heat maps
 
-function drawLegend() {
+function drawLegend(low, high) {
   const stops = RAMP.map((stop, i) => svg("stop", { offset: i / (RAMP.length - 1), "stop-color": stop }));
-  $("legend").append("0, one key",
+  $("legend").append(low,
     svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none" },
       svg("defs", {}, svg("linearGradient", { id: "ramp" }, ...stops)),
-      svg("rect", { width: 100, height: 10, fill: "url(#ramp)" })), "1, flat");
+      svg("rect", { width: 100, height: 10, fill: "url(#ramp)" })), high);
 }

@@ -313,5 +313,5 @@ $("pause").addEventListener("click", () => {
   $("pause").setAttribute("aria-pressed", String(paused));
   say(paused ? "wait" : "live", paused ? "paused" : "live");
 });
-drawLegend();
+drawLegend("0, one key", "1, flat");
 loop();

@@ -30,8 +30,16 @@ Results Small() {
       "a", {{{128, {1, .9, 1, 60}}, {256, {.5, .4, .6, 60}}}, {{128, {.8, .7, .9, 60}}}}));
   curve.series.push_back(MakeSeries("longer name", {{{256, {.25, .2, .3, 60}}}}));
   results.curves.push_back(curve);
-  results.maps.push_back(
-      {"m", "map", "about", "layer", "keys", {"0"}, {"2", "4"}, {{std::nullopt, .5}}});
+  results.maps.push_back({"m",
+                          "map",
+                          "about",
+                          "layer",
+                          "keys",
+                          "none",
+                          "all",
+                          {"0"},
+                          {"2", "4"},
+                          {{std::nullopt, .5}}});
   return results;
 }
 
