@@ -14,8 +14,8 @@ struct PrefillKernel {
   static constexpr int kThreads = kPrefillWarps * prim::kWarpSize;
   static constexpr int kMinBlocksPerSm = kHeadDim == 256 ? 1 : 2;
   static constexpr int kStages = kPrefillStages;
-  // Logits that a warp holds at once: O of head_dim 256 leaves registers for half a tile.
-  static constexpr int kStepKeys = kHeadDim == 256 ? kTileKeys / 2 : kTileKeys;
+  // Logits that a warp holds at once: O of head_dim 256 leaves registers for a quarter of a tile.
+  static constexpr int kStepKeys = kHeadDim == 256 ? kTileKeys / 4 : kTileKeys;
   static constexpr int kTileElements = kTileKeys * kHeadDim;
 
   ACUITY_DEVICE static void Run(const Args& args) {
