@@ -299,7 +299,7 @@ TEST(GgufTest, RowsThatAreNoWholeBlocks) {
 }
 
 TEST(GgufTest, TensorTypesUnknown) {
-  for (const uint32_t type : {4u, 9u, 16u, 39u, 0xffffffffu}) {
+  for (const uint32_t type : {4u, 9u, 16u, 40u, 0xffffffffu}) {
     GgufBuilder b = TinyLlama();
     b.tensor("blk.0.attn_q.weight").type = type;
     EXPECT_THAT(ErrorOf(b), Says("'blk.0.attn_q.weight'", "type " + std::to_string(type),
