@@ -45,7 +45,8 @@ class EmbedTest(unittest.TestCase):
 
     def test_the_same_to_the_bit_in_any_company_and_any_chunks(self):
         texts = ["one", "two words", long_text(300), long_text(301)[5:], "a b c d e f g"]
-        with Daemon("--max-context", "1024", "--kv-memory", "128MiB", "--max-batch-tokens", "17") as chunked, \
+        small = ("--max-batch-tokens", "17", "--max-running", "16")
+        with Daemon("--max-context", "1024", "--kv-memory", "128MiB", *small) as chunked, \
                 concurrent.futures.ThreadPoolExecutor() as pool:
             for pooling in (LAST, MEAN):
                 busy = [pool.submit(self.daemon.generate, f"Tell me about {i}", max_tokens=30, ignore_eos=True)
