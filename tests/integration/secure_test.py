@@ -55,7 +55,7 @@ class TokenTest(unittest.TestCase):
             methods += ["/inference.GRPCInferenceService/" + name for name in (
                 "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer",
                 "ModelStreamInfer")]
-            self.assertEqual(len(methods), 14)
+            self.assertEqual(len(methods), 15)
             wrong = [[], bearer("nope"), bearer(""), [("authorization", "a-secret")],
                      [("authorization", "Basic a-secret")], bearer("a-secret") + bearer("a-secret"),
                      bearer(hashlib.sha256(b"a-secret").hexdigest())]
