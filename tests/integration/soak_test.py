@@ -17,7 +17,7 @@ from harness import Daemon, acuity_pb2_grpc, long_text, pb
 SECONDS = float(os.environ.get("ACUITY_SOAK_S", "20"))
 # Allocators and gRPC's own pools fill up first; only what grows after that is a leak.
 WARM_UP_SECONDS = SECONDS / 4
-WARM_UP_REQUESTS = 60
+WARM_UP_REQUESTS = 150
 MAX_GROWTH_BYTES = 16 << 20
 CLIENTS = 6
 TEXT = long_text(200)
