@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "clients/cpp/calibration_inputs.h"
 #include "clients/cpp/child_daemon.h"
+#include "clients/cpp/progress.h"
 #include "clients/cpp/score_cache.h"
 #include "engine/loader/status_util.h"
 
@@ -56,52 +57,16 @@ class Scratch {
   std::string path_;
 };
 
-// Says how far the passes are, on stderr: a line that changes on a terminal, else a line a pass.
-class Progress {
- public:
-  Progress(int passes, int64_t tokens) : total_(tokens), passes_(passes) {}
-  void Begin(const std::string& name) {
-    name_ = name;
-    ++pass_;
-  }
-  // `tokens` of this pass so far.
-  void Update(int64_t tokens) const {
-    if (!terminal_) return;
-    const double done = static_cast<double>(done_ + tokens) / static_cast<double>(total_);
-    const double elapsed = Seconds(Clock::now() - start_);
-    std::fprintf(stderr, "\r\x1b[Kpass %d of at most %d, %s: %.0f %%", pass_, passes_,
-                 name_.c_str(), 100 * done);
-    if (done > 0.01) {
-      std::fprintf(stderr, ", about %.0f min left", std::ceil(elapsed * (1 / done - 1) / 60));
-    }
-  }
-  void End(int64_t tokens, const CalibrationPass& pass) {
-    done_ += tokens;
-    std::fprintf(stderr, "%spass %d of at most %d, %s: loss %.4f within, %.4f beyond, %.0f s\n",
-                 terminal_ ? "\r\x1b[K" : "", pass_, passes_, name_.c_str(), pass.within,
-                 pass.beyond, pass.seconds);
-  }
-
- private:
-  const bool terminal_ = isatty(STDERR_FILENO) != 0;
-  const Clock::time_point start_ = Clock::now();
-  const int64_t total_;
-  const int passes_;
-  int pass_ = 0;
-  int64_t done_ = 0;
-  std::string name_;
-};
-
 // Scores texts with candidates, one daemon after the other.
 class Scorer {
  public:
   Scorer(const CalibrateOptions& options, const CalibrationInputs& inputs, const ScoreCache& cache,
-         std::string folder, int passes, int64_t tokens)
+         std::string folder, int64_t most_tokens)
       : options_(options),
         inputs_(inputs),
         cache_(cache),
         folder_(std::move(folder)),
-        progress_(passes, tokens) {}
+        progress_("calibrate", most_tokens) {}
 
   // Entropies are read only for texts that the sharpening is fitted on.
   absl::StatusOr<CalibrationPass> Run(const std::string& name, const Json& sidecar,
@@ -111,13 +76,32 @@ class Scorer {
   absl::StatusOr<std::unique_ptr<ChildDaemon>> StartDaemon(const Json& sidecar);
   absl::StatusOr<v1::ScoreResponse> Score(ChildDaemon& daemon, const std::vector<int32_t>& tokens,
                                           bool entropies);
+  // `tokens` of the present pass are done.
+  void AdvanceTo(int64_t tokens);
 
   const CalibrateOptions& options_;
   const CalibrationInputs& inputs_;
   const ScoreCache& cache_;
   const std::string folder_;
   Progress progress_;
+  int64_t reported_ = 0;  // tokens of the present pass that progress_ knows of
 };
+
+void Scorer::AdvanceTo(int64_t tokens) {
+  if (tokens <= reported_) return;
+  progress_.Advance(tokens - reported_);
+  reported_ = tokens;
+}
+
+// Since the daemon's start; 0 if it does not say.
+int64_t ComputedTokens(const Connection& connection) {
+  grpc::ClientContext context;
+  v1::GetModelRequest request;
+  request.set_model("model");
+  v1::Model model;
+  if (!connection.stub->GetModel(&context, request, &model).ok()) return 0;
+  return model.status().computed_tokens();
+}
 
 absl::StatusOr<v1::ScoreResponse> Scorer::Score(ChildDaemon& daemon,
                                                 const std::vector<int32_t>& tokens,
@@ -133,13 +117,7 @@ absl::StatusOr<v1::ScoreResponse> Scorer::Score(ChildDaemon& daemon,
       std::launch::async, [&] { return connection.stub->Score(&context, request, &response); });
   while (call.wait_for(std::chrono::milliseconds(300)) != std::future_status::ready) {
     if (interrupted != 0) context.TryCancel();
-    grpc::ClientContext progress;
-    v1::GetModelRequest model;
-    model.set_model("model");
-    v1::Model info;
-    if (connection.stub->GetModel(&progress, model, &info).ok()) {
-      progress_.Update(info.status().computed_tokens());
-    }
+    AdvanceTo(ComputedTokens(connection));
   }
   const grpc::Status status = call.get();
   if (interrupted != 0) return absl::CancelledError("interrupted");
@@ -164,7 +142,7 @@ absl::StatusOr<CalibrationPass> Scorer::Run(const std::string& name, const Json&
   CalibrationPass pass;
   pass.name = name;
   pass.sidecar = sidecar;
-  progress_.Begin(name);
+  reported_ = 0;
   std::unique_ptr<ChildDaemon> daemon;
   for (const std::vector<int32_t>& tokens : texts) {
     std::optional<v1::ScoreResponse> response = cache_.Find(sidecar, tokens, entropies);
@@ -188,7 +166,11 @@ absl::StatusOr<CalibrationPass> Scorer::Run(const std::string& name, const Json&
   pass.within /= static_cast<double>(texts.size());
   pass.beyond /= static_cast<double>(texts.size());
   pass.seconds = Seconds(Clock::now() - start);
-  progress_.End(static_cast<int64_t>(texts.size()) * options_.to_context, pass);
+  char line[256];
+  std::snprintf(line, sizeof line, "%s: loss %.4f within, %.4f beyond, %.0f s", name.c_str(),
+                pass.within, pass.beyond, pass.seconds);
+  progress_.Say(line);
+  AdvanceTo(static_cast<int64_t>(texts.size()) * options_.to_context);
   return pass;
 }
 
@@ -333,7 +315,7 @@ absl::Status RunCalibration(const CalibrateOptions& given, bool json) {
   const size_t passes = 1 + (options.keep_rope ? 0 : std::size(kStretches)) + 3;
   const size_t checks = 4 * inputs.held_out.size();
   const ScoreCache cache(options.report.empty() ? "" : options.report + ".scores", options.model);
-  Scorer scorer(options, inputs, cache, scratch.path(), static_cast<int>(passes + checks),
+  Scorer scorer(options, inputs, cache, scratch.path(),
                 static_cast<int64_t>(passes * inputs.texts.size() + checks) * options.to_context);
   Calibration calibration;
   ACUITY_RETURN_IF_ERROR(ChooseRope(inputs, options, scorer, &calibration));

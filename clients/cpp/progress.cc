@@ -56,6 +56,12 @@ void Progress::Advance(int64_t units) {
   }
 }
 
+void Progress::Say(const std::string& line) {
+  std::lock_guard lock(mutex_);
+  std::fprintf(stderr, "%s%s\n", terminal_ ? "\r\033[K" : "", line.c_str());
+  if (terminal_) Draw(Clock::now());
+}
+
 void Progress::Draw(Clock::time_point now) {
   drawn_ = now;
   const double share = static_cast<double>(done_) / static_cast<double>(total_);

@@ -21,6 +21,8 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void Advance(int64_t units);
+  // Prints a line, above the bar on a terminal.
+  void Say(const std::string& line);
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -189,6 +189,12 @@ std::vector<NamedKernels> AllKernels() {
 
 const AttentionKernels& BestKernels() { return AttentionKernelsOf(ActiveIsa()); }
 
+Tolerance RoundedTolerance(DType type) {
+  Tolerance tolerance;
+  tolerance.out = type == DType::kBFloat16 ? 5e-3 : 6e-4;
+  return tolerance;
+}
+
 void ExpectNear(const AttentionCase::Result& actual, const ReferenceResult& expected,
                 const std::string& what, const Tolerance& tolerance) {
   ASSERT_EQ(actual.out.size(), expected.out.size());

@@ -37,11 +37,14 @@ struct Tolerance {
   double out = 5e-5, entropy = 1e-4, max_probability = 3e-5, log_sum_exp = 1e-5;
 };
 
+// Of kernels that round q and the softmax's weights to K's type, as those on tensor cores do.
+Tolerance RoundedTolerance(DType type);
+
 // One implementation under test: plans and runs params.batch. Returns "", or why it could not.
 struct AttentionBackend {
   std::string name;
   std::function<std::string(const AttentionParams&)> run;
-  Tolerance tolerance;
+  std::function<Tolerance(DType)> tolerance;  // of K and V's type
 };
 
 // One call. Pages are in random order, every slot that no chunk may read is NaN, unused table

@@ -8,21 +8,10 @@
 
 #include "kernels/attention.h"
 #include "kernels/cpu/attention_tiles.h"
+#include "tests/kernels/ragged_lengths.h"
 
 namespace acuity::kernels {
 namespace {
-
-struct Batch {
-  std::vector<int32_t> qo_indptr{0}, kv_len;
-
-  void Add(int rows, int length) {
-    qo_indptr.push_back(qo_indptr.back() + rows);
-    kv_len.push_back(length);
-  }
-  RaggedBatch ragged() const {
-    return {static_cast<int>(kv_len.size()), qo_indptr.data(), kv_len.data(), nullptr, 0};
-  }
-};
 
 AttentionShape Shape(int kv_heads, int group) {
   return {kv_heads * group, kv_heads, 64, 16, DType::kFloat32};
@@ -30,7 +19,7 @@ AttentionShape Shape(int kv_heads, int group) {
 
 // How often each (row, key) of one sequence and kv head is covered, and by nothing outside of the
 // sequence.
-void ExpectCoveredOnce(const Batch& batch, const AttentionPlan& plan, int seq, int kv_head,
+void ExpectCoveredOnce(const RaggedLengths& batch, const AttentionPlan& plan, int seq, int kv_head,
                        int window) {
   const int rows = batch.qo_indptr[seq + 1] - batch.qo_indptr[seq], length = batch.kv_len[seq];
   std::vector<int> count(static_cast<size_t>(rows) * length);
@@ -101,7 +90,7 @@ TEST_P(AttentionPlanRandom, CoversEveryRowAndKeyOnce) {
   const int groups[] = {1, 2, 3, 5, 8, 100};
   const AttentionShape shape = Shape(pick(1, 4), groups[pick(0, 5)]);
   const int window = pick(0, 2) == 0 ? pick(1, 1500) : 0;
-  Batch batch;
+  RaggedLengths batch;
   for (int i = pick(1, 5); i > 0; --i) {
     const int length = pick(1, pick(0, 1) == 0 ? 40 : 2200);
     batch.Add(pick(0, 1) == 0 ? pick(0, std::min(2, length)) : pick(0, std::min(400, length)),
@@ -122,7 +111,7 @@ TEST_P(AttentionPlanRandom, CoversEveryRowAndKeyOnce) {
 INSTANTIATE_TEST_SUITE_P(Seeds, AttentionPlanRandom, testing::Range(0, 60));
 
 TEST(AttentionPlan, LongContextDecodeIsSplitAtFixedKeys) {
-  Batch batch;
+  RaggedLengths batch;
   batch.Add(1, 5 * kSplitKeys + 7);
   AttentionPlan plan;
   PlanAttention(Shape(2, 3), batch.ragged(), 0, &plan);
@@ -134,7 +123,7 @@ TEST(AttentionPlan, LongContextDecodeIsSplitAtFixedKeys) {
 }
 
 TEST(AttentionPlan, ShortDecodeAndLongPrefillNeedNoWorkspace) {
-  Batch batch;
+  RaggedLengths batch;
   batch.Add(1, kSplitKeys);
   batch.Add(8192, 8192);
   AttentionPlan plan;
@@ -148,7 +137,7 @@ TEST(AttentionPlan, WorkspaceIsBounded) {
   // split.
   const AttentionShape shape = Shape(2, 3);
   for (int rows : {1, 31, 32, 33, 200, 224, 256, 1000}) {
-    Batch batch;
+    RaggedLengths batch;
     batch.Add(rows, 9000);
     AttentionPlan plan;
     PlanAttention(shape, batch.ragged(), 0, &plan);
@@ -159,7 +148,7 @@ TEST(AttentionPlan, WorkspaceIsBounded) {
 
 TEST(AttentionPlan, ASequenceIsSplitWithoutRegardToItsNeighbours) {
   const AttentionShape shape = Shape(2, 3);
-  Batch alone, crowd;
+  RaggedLengths alone, crowd;
   alone.Add(3, 4000);
   for (int i = 0; i < 40; ++i) crowd.Add(1 + i % 7, 100 + 90 * i);
   crowd.Add(3, 4000);
@@ -180,7 +169,7 @@ TEST(AttentionPlan, ASequenceIsSplitWithoutRegardToItsNeighbours) {
 }
 
 TEST(AttentionPlan, WindowSkipsTheKeysBeforeIt) {
-  Batch batch;
+  RaggedLengths batch;
   batch.Add(2, 5000);
   AttentionPlan plan;
   PlanAttention(Shape(1, 1), batch.ragged(), 100, &plan);
@@ -190,7 +179,7 @@ TEST(AttentionPlan, WindowSkipsTheKeysBeforeIt) {
 }
 
 TEST(AttentionPlan, SteadyStateAllocatesNothing) {
-  Batch batch;
+  RaggedLengths batch;
   batch.Add(1, 5000);
   AttentionPlan plan;
   PlanAttention(Shape(2, 1), batch.ragged(), 0, &plan);

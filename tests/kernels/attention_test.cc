@@ -105,7 +105,8 @@ TEST_P(AttentionGrid, AgreesWithDoublePrecision) {
   Apply(feature, heads, &attention.params());
   const ReferenceResult expected = attention.Reference();
   for (const AttentionBackend& backend : Backends()) {
-    ExpectNear(attention.Run(backend), expected, backend.name, backend.tolerance);
+    ExpectNear(attention.Run(backend), expected, backend.name,
+               backend.tolerance(attention.params().shape.kv_dtype));
   }
 }
 
@@ -139,7 +140,8 @@ TEST_P(AttentionPrefill, AgreesWithDoublePrecision) {
   Apply(feature, heads, &attention.params());
   const ReferenceResult expected = attention.Reference();
   for (const AttentionBackend& backend : Backends()) {
-    ExpectNear(attention.Run(backend), expected, backend.name, backend.tolerance);
+    ExpectNear(attention.Run(backend), expected, backend.name,
+               backend.tolerance(attention.params().shape.kv_dtype));
   }
 }
 

@@ -190,19 +190,25 @@ TEST_P(AttentionTraps, MaximumProbabilityTableOfThePaper) {
   // All z = -2, the last +3; s = 0.43.
   struct Row {
     int n;
-    double softmax, ssmax;
+    double softmax, ssmax;                // as printed
+    double softmax_digits, ssmax_digits;  // half a unit of the last digit
   };
   const float s = 0.43f;
-  for (const Row& row : {Row{10, 0.9428, 0.9401}, Row{100, 0.5999, 0.9951},
-                         Row{1000, 0.1293, 0.99965}, Row{10000, 0.01463, 0.99997}}) {
+  for (const Row& row :
+       {Row{10, 0.9428, 0.9401, 5e-5, 5e-5}, Row{100, 0.5999, 0.9951, 5e-5, 5e-5},
+        Row{1000, 0.1293, 0.99965, 5e-5, 5e-6}, Row{10000, 0.01463, 0.99997, 5e-6, 5e-6}}) {
     std::vector<float> logits(row.n, -2.0f);
     logits.back() = 3;
     GivenLogits given(logits);
-    AttentionCase softmax = given.Last();
-    EXPECT_NEAR(ExpectExact(softmax).stats[0].max_probability, row.softmax, 6e-5) << row.n;
-    AttentionCase ssmax = given.Last();
-    ssmax.params().policy = {RowScaleKind::kSsmax, &s};
-    EXPECT_NEAR(ExpectExact(ssmax).stats[0].max_probability, row.ssmax, 6e-5) << row.n;
+    AttentionCase attention = given.Last();
+    const double softmax = ExpectExact(attention).stats[0].max_probability;
+    EXPECT_NEAR(softmax, row.softmax, row.softmax_digits) << row.n;
+    EXPECT_NEAR(softmax, 1 / (1 + (row.n - 1) * std::exp(-5.0)), 1e-6) << row.n;
+    attention = given.Last();
+    attention.params().policy = {RowScaleKind::kSsmax, &s};
+    const double ssmax = ExpectExact(attention).stats[0].max_probability;
+    EXPECT_NEAR(ssmax, row.ssmax, row.ssmax_digits) << row.n;
+    EXPECT_NEAR(ssmax, 1 / (1 + (row.n - 1) * std::pow(row.n, -5 * 0.43)), 1e-6) << row.n;
   }
 }
 

@@ -17,31 +17,19 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/loader/gguf_builder.h"
+#include "tests/engine/loader/gguf_errors.h"
 
 namespace acuity::engine {
 namespace {
 
-using ::testing::AllOf;
 using testing::Append;
 using testing::Bytes;
+using testing::CheckpointError;
 using ::testing::ElementsAre;
 using testing::GgufBuilder;
 using ::testing::HasSubstr;
-using ::testing::Matcher;
+using testing::Says;
 using testing::TinyLlama;
-
-std::string ErrorOf(const GgufBuilder& builder) {
-  const Bytes bytes = builder.Build();
-  const absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = OpenGguf(bytes);
-  if (checkpoint.ok()) return "no error";
-  EXPECT_EQ(checkpoint.status().code(), absl::StatusCode::kInvalidArgument);
-  return std::string(checkpoint.status().message());
-}
-
-template <typename... Parts>
-Matcher<std::string> Says(const Parts&... parts) {
-  return AllOf(HasSubstr(parts)...);
-}
 
 TEST(CheckpointTest, TinyModel) {
   const Bytes bytes = TinyLlama().Build();
@@ -97,44 +85,45 @@ TEST(CheckpointTest, RequiredKeysMissing) {
         "tokenizer.ggml.token_type", "tokenizer.ggml.merges", "tokenizer.ggml.pre"}) {
     GgufBuilder b = TinyLlama();
     b.RemoveKey(key);
-    EXPECT_THAT(ErrorOf(b), Says(key, "is missing"));
+    EXPECT_THAT(CheckpointError(b), Says(key, "is missing"));
   }
 }
 
 TEST(CheckpointTest, ArchitecturesNotSupported) {
   GgufBuilder b = TinyLlama();
   b.SetString("general.architecture", "mamba");
-  EXPECT_THAT(ErrorOf(b), Says("general.architecture", "'mamba'", "supported: llama, ", "gpt-oss"));
+  EXPECT_THAT(CheckpointError(b),
+              Says("general.architecture", "'mamba'", "supported: llama, ", "gpt-oss"));
   b.SetString("general.architecture", "gemma3");
-  EXPECT_THAT(ErrorOf(b), Says("'gemma3.block_count' is missing"));
+  EXPECT_THAT(CheckpointError(b), Says("'gemma3.block_count' is missing"));
   b = TinyLlama();
   b.SetString("general.type", "adapter");
-  EXPECT_THAT(ErrorOf(b), Says("general.type", "'adapter'", "'model'"));
+  EXPECT_THAT(CheckpointError(b), Says("general.type", "'adapter'", "'model'"));
   b = TinyLlama();
   b.SetUint32("general.quantization_version", 1);
-  EXPECT_THAT(ErrorOf(b), Says("general.quantization_version", "1", "2"));
+  EXPECT_THAT(CheckpointError(b), Says("general.quantization_version", "1", "2"));
 }
 
 TEST(CheckpointTest, BlockCount) {
   GgufBuilder b = TinyLlama();
   b.SetUint32("llama.block_count", 0);
-  EXPECT_THAT(ErrorOf(b), Says("'llama.block_count' is 0", "from 1 to 1024"));
+  EXPECT_THAT(CheckpointError(b), Says("'llama.block_count' is 0", "from 1 to 1024"));
   b.SetUint32("llama.block_count", 1025);
-  EXPECT_THAT(ErrorOf(b), Says("'llama.block_count' is 1025", "from 1 to 1024"));
+  EXPECT_THAT(CheckpointError(b), Says("'llama.block_count' is 1025", "from 1 to 1024"));
   b.SetUint32("llama.block_count", 2);
-  EXPECT_THAT(ErrorOf(b), Says("'blk.1.attn_norm.weight' is missing"));
+  EXPECT_THAT(CheckpointError(b), Says("'blk.1.attn_norm.weight' is missing"));
   b.SetFloat("llama.block_count", 1);
-  EXPECT_THAT(ErrorOf(b), Says("'llama.block_count'", "float32", "uint32 or uint64"));
+  EXPECT_THAT(CheckpointError(b), Says("'llama.block_count'", "float32", "uint32 or uint64"));
   b.SetString("llama.block_count", "1");
-  EXPECT_THAT(ErrorOf(b), Says("'llama.block_count'", "string", "uint32 or uint64"));
+  EXPECT_THAT(CheckpointError(b), Says("'llama.block_count'", "string", "uint32 or uint64"));
   b.SetNumber<int32_t>("llama.block_count", GgufType::kInt32, -1);
-  EXPECT_THAT(ErrorOf(b), Says("'llama.block_count'", "int32", "uint32 or uint64"));
+  EXPECT_THAT(CheckpointError(b), Says("'llama.block_count'", "int32", "uint32 or uint64"));
   b.SetInt32s("llama.block_count", {1});
-  EXPECT_THAT(ErrorOf(b), Says("'llama.block_count'", "array", "uint32 or uint64"));
+  EXPECT_THAT(CheckpointError(b), Says("'llama.block_count'", "array", "uint32 or uint64"));
   b.SetNumber<uint64_t>("llama.block_count", GgufType::kUint64, UINT64_MAX);
-  EXPECT_THAT(ErrorOf(b), Says("'llama.block_count' is 18446744073709551615", "1024"));
+  EXPECT_THAT(CheckpointError(b), Says("'llama.block_count' is 18446744073709551615", "1024"));
   b.SetNumber<uint64_t>("llama.block_count", GgufType::kUint64, 1);
-  EXPECT_EQ(ErrorOf(b), "no error");
+  EXPECT_EQ(CheckpointError(b), "no error");
 }
 
 // Each integer at 0, and beyond its limit.
@@ -146,7 +135,7 @@ TEST(CheckpointTest, IntegersOutOfRange) {
     for (const uint32_t number : {0u, 0x80000000u, 0xffffffffu}) {
       GgufBuilder b = TinyLlama();
       b.SetUint32(key, number);
-      EXPECT_THAT(ErrorOf(b), Says(key, "is " + std::to_string(number), "it must be from"));
+      EXPECT_THAT(CheckpointError(b), Says(key, "is " + std::to_string(number), "it must be from"));
     }
   }
 }
@@ -157,11 +146,11 @@ TEST(CheckpointTest, FloatsOutOfRange) {
     for (const float number : {0.0f, -1.0f, nan, HUGE_VALF, -HUGE_VALF}) {
       GgufBuilder b = TinyLlama();
       b.SetFloat(key, number);
-      EXPECT_THAT(ErrorOf(b), Says(key, "it must be from"));
+      EXPECT_THAT(CheckpointError(b), Says(key, "it must be from"));
     }
     GgufBuilder b = TinyLlama();
     b.SetUint32(key, 1);
-    EXPECT_THAT(ErrorOf(b), Says(key, "uint32", "it must be float32"));
+    EXPECT_THAT(CheckpointError(b), Says(key, "uint32", "it must be float32"));
   }
 }
 
@@ -169,7 +158,7 @@ TEST(CheckpointTest, EveryTensorMissing) {
   for (const GgufBuilder::Tensor& tensor : TinyLlama().tensors) {
     GgufBuilder b = TinyLlama();
     b.RemoveTensor(tensor.name);
-    EXPECT_THAT(ErrorOf(b), Says("'" + tensor.name + "' is missing"));
+    EXPECT_THAT(CheckpointError(b), Says("'" + tensor.name + "' is missing"));
   }
 }
 
@@ -177,9 +166,9 @@ TEST(CheckpointTest, EveryTensorOfTheWrongShape) {
   for (const GgufBuilder::Tensor& tensor : TinyLlama().tensors) {
     GgufBuilder b = TinyLlama();
     b.tensor(tensor.name).dims.push_back(2);
-    EXPECT_THAT(ErrorOf(b), Says("'" + tensor.name + "' has shape", "it must be"));
+    EXPECT_THAT(CheckpointError(b), Says("'" + tensor.name + "' has shape", "it must be"));
     b.tensor(tensor.name).dims = {64, 3};
-    EXPECT_THAT(ErrorOf(b), Says("'" + tensor.name + "' has shape [64, 3, 1, 1]"));
+    EXPECT_THAT(CheckpointError(b), Says("'" + tensor.name + "' has shape [64, 3, 1, 1]"));
   }
 }
 
@@ -187,27 +176,27 @@ TEST(CheckpointTest, TensorsUnread) {
   for (const char* name : {"blk.1.attn_norm.weight", "blk.0.attn_q_norm.weight", "other.weight"}) {
     GgufBuilder b = TinyLlama();
     b.AddTensor(name, {32}, 0);
-    EXPECT_THAT(ErrorOf(b), Says(name, "not part of a llama model"));
+    EXPECT_THAT(CheckpointError(b), Says(name, "not part of a llama model"));
   }
   GgufBuilder b = TinyLlama();
   b.AddTensor("blk.0.attn_q.bias", {32}, 0);
-  EXPECT_THAT(ErrorOf(b), Says("'blk.0.attn_k.bias' is missing"));
+  EXPECT_THAT(CheckpointError(b), Says("'blk.0.attn_k.bias' is missing"));
   b = TinyLlama();
   b.AddTensor("blk.0.attn_norm.bias", {32}, 0);
-  EXPECT_THAT(ErrorOf(b), Says("'blk.0.attn_norm.bias'", "not part of a llama model"));
+  EXPECT_THAT(CheckpointError(b), Says("'blk.0.attn_norm.bias'", "not part of a llama model"));
 }
 
 TEST(CheckpointTest, UntiedEmbeddings) {
   GgufBuilder b = TinyLlama();
   b.AddTensor("output.weight", {32, 8}, 14);
-  EXPECT_THAT(ErrorOf(b), Says("'output.weight'", "Q6_K", "multiple of 256"));
+  EXPECT_THAT(CheckpointError(b), Says("'output.weight'", "Q6_K", "multiple of 256"));
   b.tensor("output.weight").type = 8;
   const Bytes bytes = b.Build();
   const absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = OpenGguf(bytes);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_FALSE((*checkpoint)->spec().tied_embeddings);
   b.tensor("output.weight").dims = {32, 7};
-  EXPECT_THAT(ErrorOf(b), Says("'output.weight' has shape"));
+  EXPECT_THAT(CheckpointError(b), Says("'output.weight' has shape"));
 }
 
 TEST(CheckpointTest, RopeFactors) {
@@ -228,32 +217,33 @@ TEST(CheckpointTest, RopeFactors) {
                 Says("'rope_freqs.weight'", "element 3", "positive and finite"));
   }
   b.tensor("rope_freqs.weight").dims = {16};
-  EXPECT_THAT(ErrorOf(b), Says("'rope_freqs.weight' has shape [16,", "must be [8,"));
+  EXPECT_THAT(CheckpointError(b), Says("'rope_freqs.weight' has shape [16,", "must be [8,"));
   b.tensor("rope_freqs.weight").dims = {8};
   b.tensor("rope_freqs.weight").type = 1;
-  EXPECT_THAT(ErrorOf(b), Says("'rope_freqs.weight'", "F16", "F32"));
+  EXPECT_THAT(CheckpointError(b), Says("'rope_freqs.weight'", "F16", "F32"));
 }
 
 TEST(CheckpointTest, TokenizerThatContradictsItself) {
   GgufBuilder b = TinyLlama();
   b.SetUint32("llama.vocab_size", 9);
-  EXPECT_THAT(ErrorOf(b), Says("llama.vocab_size is 9", "8 elements"));
+  EXPECT_THAT(CheckpointError(b), Says("llama.vocab_size is 9", "8 elements"));
   b = TinyLlama();
   b.SetInt32s("tokenizer.ggml.token_type", {3, 3, 3, 1, 1, 1, 1});
-  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.token_type", "7 elements", "8"));
+  EXPECT_THAT(CheckpointError(b), Says("tokenizer.ggml.token_type", "7 elements", "8"));
   for (const int32_t kind : {0, 7, -1}) {
     b.SetInt32s("tokenizer.ggml.token_type", {3, 3, 3, 1, 1, 1, 1, kind});
-    EXPECT_THAT(ErrorOf(b), Says("element 7", "token_type", std::to_string(kind), "from 1 to 6"));
+    EXPECT_THAT(CheckpointError(b),
+                Says("element 7", "token_type", std::to_string(kind), "from 1 to 6"));
   }
   b = TinyLlama();
   b.SetInt32s("tokenizer.ggml.tokens", {1, 2, 3, 4, 5, 6, 7, 8});
-  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.tokens", "int32", "must be string"));
+  EXPECT_THAT(CheckpointError(b), Says("tokenizer.ggml.tokens", "int32", "must be string"));
   b = TinyLlama();
   b.SetStrings("tokenizer.ggml.tokens", {});
-  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.tokens", "0 elements"));
+  EXPECT_THAT(CheckpointError(b), Says("tokenizer.ggml.tokens", "0 elements"));
   b = TinyLlama();
   b.SetStrings("tokenizer.ggml.merges", {"a b", std::string(kMaxMergeBytes + 1, 'a')});
-  EXPECT_THAT(ErrorOf(b), Says("element 1", "merges", "8194", "8193"));
+  EXPECT_THAT(CheckpointError(b), Says("element 1", "merges", "8194", "8193"));
 }
 
 TEST(CheckpointTest, TokenIdsOutOfRange) {
@@ -263,25 +253,25 @@ TEST(CheckpointTest, TokenIdsOutOfRange) {
     for (const uint32_t id : {8u, 0xffffffffu}) {
       GgufBuilder b = TinyLlama();
       b.SetUint32(key, id);
-      EXPECT_THAT(ErrorOf(b), Says(key, std::to_string(id), "from 0 to 7"));
+      EXPECT_THAT(CheckpointError(b), Says(key, std::to_string(id), "from 0 to 7"));
     }
   }
   GgufBuilder b = TinyLlama();
   b.RemoveKey("tokenizer.ggml.bos_token_id");
   b.SetBool("tokenizer.ggml.add_bos_token", 1);
-  EXPECT_THAT(ErrorOf(b), Says("add_bos_token", "bos_token_id is missing"));
+  EXPECT_THAT(CheckpointError(b), Says("add_bos_token", "bos_token_id is missing"));
 }
 
 TEST(CheckpointTest, VocabularyTooLarge) {
   GgufBuilder b = TinyLlama();
   b.SetStrings("tokenizer.ggml.tokens", std::vector<std::string>(kMaxVocabulary + 1));
-  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.tokens", "524289", "524288"));
+  EXPECT_THAT(CheckpointError(b), Says("tokenizer.ggml.tokens", "524289", "524288"));
   b = TinyLlama();
   b.SetStrings("tokenizer.ggml.merges", std::vector<std::string>(kMaxMerges + 1));
-  EXPECT_THAT(ErrorOf(b), Says("tokenizer.ggml.merges", "1048577", "1048576"));
+  EXPECT_THAT(CheckpointError(b), Says("tokenizer.ggml.merges", "1048577", "1048576"));
   b = TinyLlama();
   b.SetString("tokenizer.chat_template", std::string(kMaxChatTemplateBytes + 1, 'x'));
-  EXPECT_THAT(ErrorOf(b), Says("tokenizer.chat_template", "1048577", "1048576"));
+  EXPECT_THAT(CheckpointError(b), Says("tokenizer.chat_template", "1048577", "1048576"));
 }
 
 TEST(CheckpointTest, ReadRows) {

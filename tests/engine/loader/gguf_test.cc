@@ -10,17 +10,16 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/loader/gguf_builder.h"
+#include "tests/engine/loader/gguf_errors.h"
 
 namespace acuity::engine {
 namespace {
 
-using ::testing::AllOf;
 using testing::Append;
 using testing::AppendString;
 using testing::Bytes;
 using testing::GgufBuilder;
-using ::testing::HasSubstr;
-using ::testing::Matcher;
+using testing::Says;
 using testing::TinyLlama;
 
 constexpr uint64_t kHuge = std::numeric_limits<uint64_t>::max();
@@ -37,11 +36,6 @@ std::string ErrorOf(const Bytes& bytes) {
 }
 
 std::string ErrorOf(const GgufBuilder& builder) { return ErrorOf(builder.Build()); }
-
-template <typename... Parts>
-Matcher<std::string> Says(const Parts&... parts) {
-  return AllOf(HasSubstr(parts)...);
-}
 
 TEST(GgufTest, ReadsWhatTheBuilderWrote) {
   const Bytes bytes = TinyLlama().Build();

@@ -9,15 +9,15 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/loader/gguf_builder.h"
+#include "tests/engine/loader/gguf_errors.h"
 
 namespace acuity::engine {
 namespace {
 
-using ::testing::AllOf;
 using testing::Bytes;
 using ::testing::ElementsAre;
 using testing::GgufBuilder;
-using ::testing::HasSubstr;
+using testing::Says;
 using testing::TinyLlama;
 
 absl::StatusOr<TokenizerSpec> Read(const GgufBuilder& builder) {
@@ -31,11 +31,6 @@ absl::StatusOr<TokenizerSpec> Read(const GgufBuilder& builder) {
 std::string ErrorOf(const GgufBuilder& builder) {
   const auto spec = Read(builder);
   return spec.ok() ? "no error" : std::string(spec.status().message());
-}
-
-template <typename... Parts>
-::testing::Matcher<std::string> Says(const Parts&... parts) {
-  return AllOf(HasSubstr(parts)...);
 }
 
 TEST(GgufTokenizerTest, MergesNameTokens) {

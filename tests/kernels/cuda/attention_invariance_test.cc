@@ -67,7 +67,7 @@ TEST(CudaAttentionClose, AnyChunking) {
                                  {all.stats.end() - kShape.num_heads, all.stats.end()}};
   };
   for (AttentionCase* attention : {&prompt, &chunk, &step}) {
-    ExpectNear(last(Compute(*attention)), expected, "last row", ToleranceOf(kShape.kv_dtype));
+    ExpectNear(last(Compute(*attention)), expected, "last row", RoundedTolerance(kShape.kv_dtype));
   }
 }
 
@@ -95,7 +95,7 @@ struct GivenLogits {
 
 AttentionCase::Result ExpectExact(AttentionCase& attention) {
   AttentionCase::Result result = Compute(attention);
-  ExpectNear(result, attention.Reference(), "given logits", ToleranceOf(DType::kBFloat16));
+  ExpectNear(result, attention.Reference(), "given logits", RoundedTolerance(DType::kBFloat16));
   return result;
 }
 
@@ -180,7 +180,7 @@ TEST(CudaAttentionTraps, RowsThatSeeNothingOfASplit) {
     AttentionCase attention(kShape, {{&a, 510, 515}});
     attention.params().window = window;
     ExpectNear(Compute(attention), attention.Reference(), "two splits",
-               ToleranceOf(kShape.kv_dtype));
+               RoundedTolerance(kShape.kv_dtype));
   }
 }
 

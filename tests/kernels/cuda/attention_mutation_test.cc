@@ -52,7 +52,7 @@ struct Trial {
                                       {}};
     const AttentionCase::Result actual = attention.Run(backend);
     if (!fault.empty()) return fault;
-    const Tolerance tolerance = ToleranceOf(kShape.kv_dtype);
+    const Tolerance tolerance = RoundedTolerance(kShape.kv_dtype);
     const auto near = [](double a, double b, double allowed) { return std::abs(a - b) <= allowed; };
     for (size_t i = 0; i < actual.out.size(); ++i) {
       if (!near(actual.out[i], expected.out[i], tolerance.out)) return "out";

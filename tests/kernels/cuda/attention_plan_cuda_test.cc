@@ -10,29 +10,18 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_launch.h"
 #include "kernels/cuda/attention_variant.h"
+#include "tests/kernels/ragged_lengths.h"
 
 namespace acuity::kernels::cuda {
 namespace {
-
-struct Batch {
-  std::vector<int32_t> qo_indptr{0}, kv_len;
-
-  void Add(int rows, int length) {
-    qo_indptr.push_back(qo_indptr.back() + rows);
-    kv_len.push_back(length);
-  }
-  RaggedBatch ragged() const {
-    return {static_cast<int>(kv_len.size()), qo_indptr.data(), kv_len.data(), nullptr, 0};
-  }
-};
 
 AttentionShape Shape(int kv_heads, int group) {
   return {kv_heads * group, kv_heads, 128, 16, DType::kBFloat16};
 }
 
 // [sequence][kv head][row][key]: how many tasks cover it.
-void ExpectCoveredOnce(const AttentionShape& shape, const Batch& batch, const AttentionPlan& plan,
-                       int window) {
+void ExpectCoveredOnce(const AttentionShape& shape, const RaggedLengths& batch,
+                       const AttentionPlan& plan, int window) {
   std::vector<AttentionTask> tasks = plan.decode;
   tasks.insert(tasks.end(), plan.prefill.begin(), plan.prefill.end());
   for (int seq = 0; seq < static_cast<int>(batch.kv_len.size()); ++seq) {
@@ -111,7 +100,7 @@ TEST_P(CudaAttentionPlan, CoversEveryRowAndKeyOnce) {
   const int groups[] = {1, 3, 4, 8, 16, 17, 64};
   const AttentionShape shape = Shape(pick(1, 4), groups[pick(0, 6)]);
   const int window = pick(0, 2) == 0 ? pick(1, 1500) : 0;
-  Batch batch;
+  RaggedLengths batch;
   for (int i = pick(1, 5); i > 0; --i) {
     const int length = pick(1, pick(0, 1) == 0 ? 40 : 2200);
     batch.Add(pick(0, 1) == 0 ? pick(0, std::min(2, length)) : pick(0, std::min(300, length)),
@@ -130,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(Seeds, CudaAttentionPlan, testing::Range(0, 30));
 
 TEST(CudaAttentionPlan, ASequenceIsCutTheSameInAnyBatch) {
   const AttentionShape shape = Shape(2, 4);
-  Batch alone, among;
+  RaggedLengths alone, among;
   alone.Add(1, 3000);
   among.Add(700, 900);
   among.Add(1, 3000);
@@ -150,7 +139,7 @@ TEST(CudaAttentionPlan, ASequenceIsCutTheSameInAnyBatch) {
 
 TEST(CudaAttentionPlan, ShortChunkOfALongPrefixIsSplitLongPromptIsNot) {
   const AttentionShape shape = Shape(2, 4);  // 16 rows a tile
-  Batch chunk, prompt;
+  RaggedLengths chunk, prompt;
   chunk.Add(32, 8192);
   prompt.Add(8192, 8192);
   AttentionPlan plan;
@@ -170,7 +159,7 @@ TEST(CudaAttentionPlan, ACapturedDecodeHoldsAnyBatchWithinItsBounds) {
     std::vector<std::byte> bytes(PlanBytes(capacity));
     for (int window : {0, 100, 700}) {
       for (int trial = 0; trial < 20; ++trial) {
-        Batch batch;
+        RaggedLengths batch;
         for (int i = 0; i < kSeqs; ++i) {
           batch.Add(1, trial == 0 ? kMaxLength : 1 + static_cast<int>(random() % kMaxLength));
         }
@@ -185,7 +174,7 @@ TEST(CudaAttentionPlan, ACapturedDecodeHoldsAnyBatchWithinItsBounds) {
 
 TEST(CudaAttentionPlan, WrittenPlansReadBack) {
   const AttentionShape shape = Shape(2, 4);
-  Batch batch;
+  RaggedLengths batch;
   batch.Add(1, 2000);
   batch.Add(40, 1500);
   AttentionPlan plan;

@@ -29,12 +29,6 @@ std::string RunEmulated(const AttentionParams& params, uint64_t seed, int32_t sp
   return std::isnan(workspace.back()) ? "" : "workspace overrun";
 }
 
-Tolerance ToleranceOf(DType type) {
-  Tolerance tolerance;
-  tolerance.out = type == DType::kBFloat16 ? 5e-3 : 6e-4;
-  return tolerance;
-}
-
 }  // namespace acuity::kernels::cuda
 
 namespace acuity::kernels {
@@ -50,7 +44,7 @@ std::vector<AttentionBackend> Backends() {
     if (const char* reason = cuda::Supports(params.shape)) return std::string(reason);
     return cuda::RunEmulated(params, ++seed);
   };
-  return {{"emulated cuda", run, cuda::ToleranceOf(DType::kBFloat16)}};
+  return {{"emulated cuda", run, RoundedTolerance}};
 }
 
 }  // namespace acuity::kernels

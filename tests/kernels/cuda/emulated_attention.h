@@ -24,7 +24,4 @@ const char* LaunchReal(const AttentionParams& params, const PlanCapacity& capaci
 std::string RunEmulated(const AttentionParams& params, uint64_t seed, int32_t spare = 0,
                         const Launcher& launch = LaunchReal);
 
-// What rounding the weights to the KV type before the product with V leaves, see docs/kernels.md.
-Tolerance ToleranceOf(DType type);
-
 }  // namespace acuity::kernels::cuda

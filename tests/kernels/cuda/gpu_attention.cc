@@ -90,10 +90,6 @@ AttentionMatrix Matrix() {
   return {{DType::kBFloat16, DType::kFloat16}, {64, 128}, {256}, {1, 3, 4, 8}, {16, 32, 128, 1024}};
 }
 
-std::vector<AttentionBackend> Backends() {
-  Tolerance tolerance;  // the softmax's weights are rounded to the KV type, see docs/kernels.md
-  tolerance.out = 5e-3;
-  return {{"gpu", RunOnGpu, tolerance}};
-}
+std::vector<AttentionBackend> Backends() { return {{"gpu", RunOnGpu, RoundedTolerance}}; }
 
 }  // namespace acuity::kernels
