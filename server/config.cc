@@ -89,7 +89,7 @@ void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
       ->type_name("NAME=PATH")
       ->required();
   app.add_option("--attention", raw.attention,
-                 "Logit policy of a model: softmax, ssmax:s=0.17[,b=0.1], ssmax:auto, logn:L,\n"
+                 "Logit policy of a model: softmax, ssmax:s=0.17[,b=0.1], ssmax:auto[:L], logn:L,\n"
                  "llama4:scale=S,floor=F, ministral:beta=B,context=L, sharpen:length=L,s=S[,b=B],\n"
                  "file:SIDECAR.json; may be repeated")
       ->type_name("NAME=POLICY");

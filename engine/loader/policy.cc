@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/base/limits.h"
 #include "engine/loader/mapped_file.h"
 #include "engine/loader/status_util.h"
 
@@ -21,7 +22,7 @@ namespace {
 using kernels::RowScaleKind;
 
 constexpr std::string_view kGrammar =
-    "softmax | ssmax:s=S[,b=B] | ssmax:auto | logn:L | llama4:scale=A,floor=F | "
+    "softmax | ssmax:s=S[,b=B] | ssmax:auto[:L] | logn:L | llama4:scale=A,floor=F | "
     "ministral:beta=A,context=C | sharpen:length=L,s=S[,b=B] | file:PATH";
 
 absl::Status BadPolicy(std::string_view policy, std::string_view reason) {
@@ -35,6 +36,14 @@ std::optional<float> FiniteFloat(std::string_view text) {
   const char* end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data(), end, value);
   if (error != std::errc() || stop != end || !std::isfinite(value)) return std::nullopt;
+  return value;
+}
+
+std::optional<int> Whole(std::string_view text) {
+  int value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end) return std::nullopt;
   return value;
 }
 
@@ -104,19 +113,24 @@ std::string RangeText(std::string_view name, const std::vector<float>& values) {
   return Concat(name, "=", *low, "..", *high);
 }
 
-// s such that s ln n is 1 on average over n = 1..max_context.
-absl::StatusOr<LayerPolicy> SsmaxAuto(std::string_view policy, const ModelSpec& spec) {
-  if (spec.max_context < 2) return BadPolicy(policy, "the trained length must be at least 2");
+// s such that s ln n is 1 on average over n = 1..length.
+absl::StatusOr<LayerPolicy> SsmaxAuto(std::string_view policy, int length, const ModelSpec& spec) {
+  if (length < 2 || length > kMaxContextTokens) {
+    return BadPolicy(policy, Concat("the trained length must be from 2 to ", kMaxContextTokens));
+  }
   double sum = 0;
-  for (int n = 2; n <= spec.max_context; ++n) sum += std::log(static_cast<double>(n));
-  const float s = static_cast<float>(spec.max_context / sum);
+  for (int n = 2; n <= length; ++n) sum += std::log(static_cast<double>(n));
+  const float s = static_cast<float>(length / sum);
   return PerHeadPolicy(RowScaleKind::kSsmax, 1,
                        std::vector<float>(static_cast<size_t>(spec.num_heads), s), {});
 }
 
 absl::StatusOr<LayerPolicy> ParseSsmax(std::string_view policy, std::string_view text,
                                        const ModelSpec& spec) {
-  if (text == "auto") return SsmaxAuto(policy, spec);
+  if (text == "auto") return SsmaxAuto(policy, spec.max_context, spec);
+  if (ConsumePrefix("auto:", &text)) {
+    return SsmaxAuto(policy, Whole(text).value_or(0), spec);
+  }
   std::array<Parameter, 2> parameters = {{{"s", true, -HUGE_VALF}, {"b", false, -HUGE_VALF}}};
   ACUITY_RETURN_IF_ERROR(ReadParameters(policy, text, parameters));
   const size_t heads = static_cast<size_t>(spec.num_heads);

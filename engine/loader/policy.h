@@ -16,8 +16,8 @@ namespace acuity::engine {
 // allowed forms):
 //   softmax
 //   ssmax:s=0.17[,b=0.1]     any finite s, b
-//   ssmax:auto               s = 1 / mean of ln n over the trained length 1..max_context (Nakanishi
-//                            2025, section 3.4)
+//   ssmax:auto[:L]           s = 1 / mean of ln n over the trained length 1..L (Nakanishi 2025,
+//                            section 3.4); L >= 2, by default max_context
 //   logn:L                   L > 1
 //   llama4:scale=0.1,floor=8192
 //   ministral:beta=0.1,context=16384
