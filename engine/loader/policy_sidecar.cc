@@ -204,7 +204,7 @@ absl::Status ApplyPolicySidecar(std::string_view text, ModelSpec* spec) {
   }
   ACUITY_ASSIGN_OR_RETURN(const Json json, ParseJson(text));
   ACUITY_RETURN_IF_ERROR(CheckKeys("the file", json, {"attention", "context", "rope"}));
-  if (json.empty()) return BadSidecar("key 'attention' is missing");
+  if (json.empty()) return BadSidecar("none of 'attention', 'rope' and 'context' is there");
   ModelSpec changed = *spec;
   if (json.contains("context")) {
     ACUITY_RETURN_IF_ERROR(ApplyContext(json["context"], &changed));

@@ -79,6 +79,15 @@ TEST(PolicyTest, SsmaxAutoAveragesToOne) {
   ModelSpec spec = TwoLayersOfThreeHeads();
   spec.max_context = 1;  // ln 1 = 0: no such s
   EXPECT_FALSE(ApplyPolicy("ssmax:auto", &spec).ok());
+  // A model that was trained to less than its file says.
+  const LayerPolicy of_128 = Applied("ssmax:auto:128");
+  EXPECT_NEAR(of_128.s[0], 128 / std::lgamma(129.0), 1e-6);
+  EXPECT_EQ(of_128.name, "ssmax:s=0.257854");
+  EXPECT_EQ(Applied("ssmax:auto:8192").s, policy.s);
+  for (const char* length : {"", "1", "0", "-5", "128x", "1e3", "1048577", "99999999999", ",b=1"}) {
+    EXPECT_THAT(ErrorOf(std::string("ssmax:auto:") + length),
+                HasSubstr("the trained length must be from 2 to 1048576"));
+  }
 }
 
 TEST(PolicyTest, LogN) {
@@ -302,7 +311,8 @@ TEST(PolicySidecarTest, NotJson) {
 TEST(PolicySidecarTest, KeysUnknownMissingOrTwice) {
   EXPECT_THAT(SidecarErrorOf("[]"), HasSubstr("must be an object"));
   EXPECT_THAT(SidecarErrorOf("1"), HasSubstr("must be an object"));
-  EXPECT_THAT(SidecarErrorOf("{}"), HasSubstr("'attention' is missing"));
+  EXPECT_THAT(SidecarErrorOf("{}"),
+              HasSubstr("none of 'attention', 'rope' and 'context' is there"));
   EXPECT_THAT(SidecarErrorOf(R"({"attention": 1})"), HasSubstr("'attention' must be an object"));
   EXPECT_THAT(SidecarErrorOf(R"({"Attention": {}})"), HasSubstr("unknown key 'Attention'"));
   EXPECT_THAT(SidecarErrorOf(Attention(R"("s": 1, "x": 1)")), HasSubstr("unknown key 'x'"));
