@@ -10,11 +10,11 @@ import grpc
 import grpc.aio
 
 from acuity import _connection, _requests, _results
+from acuity._base import BaseClient
 from acuity._requests import Chat, Embeddable, EmbedOptions, GenerateOptions, ScoreOptions
 from acuity._results import Delta, Embedding, GenerateResult, Model, ScoreResult, Tokens
-from acuity.errors import AcuityError, CancelledError, InternalError, NotFoundError, from_rpc_error
+from acuity.errors import AcuityError, CancelledError, InternalError, from_rpc_error
 from acuity.v1 import acuity_pb2 as pb
-from acuity.v1 import acuity_pb2_grpc
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -98,25 +98,11 @@ class AsyncStream:
         self.cancel()
 
 
-class AsyncClient:
+class AsyncClient(BaseClient):
     """Client for asyncio: the same arguments and methods. Use it in the event loop that made it."""
 
-    def __init__(self, address: str = "127.0.0.1:8700", *, model: Optional[str] = None,
-                 timeout: Optional[float] = None, tls: Optional[bool] = None,
-                 root_certificates: Optional[_connection.Pem] = None,
-                 client_certificate: Optional[_connection.Pem] = None,
-                 client_key: Optional[_connection.Pem] = None, server_name: Optional[str] = None,
-                 token: Union[str, Callable[[], str], None] = None, allow_plaintext_token: bool = False,
-                 retry: _connection.Retry = _connection.Retry()) -> None:
-        self._settings = settings = _connection.Settings(
-            address, tls, root_certificates, client_certificate, client_key, server_name, token,
-            allow_plaintext_token, retry)
-        self._model = model
-        self._timeout = _requests.make_timeout(timeout)
-        credentials = settings.credentials()
-        self._channel = (grpc.aio.insecure_channel(address, settings.options()) if credentials is None else
-                         grpc.aio.secure_channel(address, credentials, settings.options()))
-        self._stub: Any = acuity_pb2_grpc.AcuityStub(self._channel)  # type: ignore[no-untyped-call]
+    _insecure_channel = staticmethod(grpc.aio.insecure_channel)
+    _secure_channel = staticmethod(grpc.aio.secure_channel)
 
     async def generate(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
                        token_ids: Optional[Iterable[int]] = None, **options: Unpack[GenerateOptions]) -> GenerateResult:
@@ -141,28 +127,24 @@ class AsyncClient:
         """The log-probability of each token given those before it."""
         timeout = self._timeout_of(options)
         request = _requests.make_score(_requests.make_prompt(prompt, None, token_ids), options)
-        request.model = request.model or await self._default_model()
-        return _results.score_result(await self._unary(self._stub.Score, request, timeout))
+        return _results.score_result(await self._ask(self._stub.Score, request, timeout))
 
     async def embed(self, prompts: Sequence[Embeddable], **options: Unpack[EmbedOptions]) -> list[Embedding]:
         """A vector for each prompt, of 1 to 64: text, or token ids."""
         timeout = self._timeout_of(options)
         request = _requests.make_embed(prompts, options)
-        request.model = request.model or await self._default_model()
-        return _results.embeddings(await self._unary(self._stub.Embed, request, timeout))
+        return _results.embeddings(await self._ask(self._stub.Embed, request, timeout))
 
     async def tokenize(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
                        model: Optional[str] = None, timeout: Optional[float] = None) -> Tokens:
         request = _requests.make_tokenize(_requests.make_prompt(prompt, chat, None), model)
-        request.model = request.model or await self._default_model()
-        return _results.tokens(await self._unary(self._stub.Tokenize, request, self._timeout_of({"timeout": timeout})))
+        return _results.tokens(await self._ask(self._stub.Tokenize, request, self._timeout_of({"timeout": timeout})))
 
     async def detokenize(self, token_ids: Iterable[int], *, model: Optional[str] = None,
                          timeout: Optional[float] = None) -> str:
         request = _requests.make_detokenize(token_ids, model)
-        request.model = request.model or await self._default_model()
-        response: pb.DetokenizeResponse = await self._unary(self._stub.Detokenize, request,
-                                                            self._timeout_of({"timeout": timeout}))
+        timeout = self._timeout_of({"timeout": timeout})
+        response: pb.DetokenizeResponse = await self._ask(self._stub.Detokenize, request, timeout)
         return response.text
 
     async def models(self, *, timeout: Optional[float] = None) -> list[Model]:
@@ -173,10 +155,8 @@ class AsyncClient:
 
     async def health(self, *, timeout: Optional[float] = None) -> bool:
         """Whether the daemon takes requests: False while it drains or is stuck. UnavailableError: nobody answers."""
-        check: Any = self._channel.unary_unary(_connection.HEALTH_METHOD,
-                                               request_serializer=_connection.HealthRequest.SerializeToString,
-                                               response_deserializer=_connection.HealthResponse.FromString)
-        response: Any = await self._unary(check, _connection.HealthRequest(), self._timeout_of({"timeout": timeout}))
+        response: Any = await self._unary(self._health_method(), _connection.HealthRequest(),
+                                          self._timeout_of({"timeout": timeout}))
         return bool(response.value == _connection.SERVING)
 
     async def close(self) -> None:
@@ -189,18 +169,16 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _timeout_of(self, options: Any) -> Optional[float]:
-        """Takes `timeout` out of the options; the client's where it is not given."""
-        timeout = _requests.make_timeout(options.pop("timeout", None))
-        return self._timeout if timeout is None else timeout
-
     async def _default_model(self) -> str:
         if self._model is None:
-            models = await self.models()
-            if not models:
-                raise NotFoundError("NOT_FOUND", "model: the daemon serves none")
-            self._model = models[0].name
+            served = await self._unary(self._stub.ListModels, pb.ListModelsRequest(), self._timeout)
+            self._model = self._first_of(served)
         return self._model
+
+    async def _ask(self, method: Callable[..., Awaitable[T]], request: Any, timeout: Optional[float]) -> T:
+        """Of the request's model, or the default one."""
+        request.model = request.model or await self._default_model()
+        return await self._unary(method, request, timeout)
 
     async def _unary(self, method: Callable[..., Awaitable[T]], request: object, timeout: Optional[float]) -> T:
         clock = _connection.Clock(timeout)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 import grpc
 
 from acuity import _connection, _requests, _results
+from acuity._base import BaseClient
 from acuity._requests import Chat, Embeddable, EmbedOptions, GenerateOptions, ScoreOptions
 from acuity._results import Delta, Embedding, GenerateResult, Model, ScoreResult, Tokens
-from acuity.errors import AcuityError, CancelledError, InternalError, NotFoundError, from_rpc_error
+from acuity.errors import AcuityError, CancelledError, InternalError, from_rpc_error
 from acuity.v1 import acuity_pb2 as pb
-from acuity.v1 import acuity_pb2_grpc
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -93,31 +93,11 @@ class Stream:
             self._call.cancel()
 
 
-class Client:
-    """A connection to a daemon. Thread-safe. Close it, or use it as a context manager.
+class Client(BaseClient):
+    """A connection to a daemon. Thread-safe. Close it, or use it as a context manager."""
 
-    model: the default of every call; None: the first that the daemon lists. timeout: seconds for each call, retries
-    included; None: no limit. TLS is on with tls=True (the system's root certificates) or when any of the certificates
-    is given; certificates and keys are PEM bytes or paths. token: sent as `authorization: Bearer`; a function is asked
-    before each call. Errors are those of acuity.errors.
-    """
-
-    def __init__(self, address: str = "127.0.0.1:8700", *, model: Optional[str] = None,
-                 timeout: Optional[float] = None, tls: Optional[bool] = None,
-                 root_certificates: Optional[_connection.Pem] = None,
-                 client_certificate: Optional[_connection.Pem] = None,
-                 client_key: Optional[_connection.Pem] = None, server_name: Optional[str] = None,
-                 token: Union[str, Callable[[], str], None] = None, allow_plaintext_token: bool = False,
-                 retry: _connection.Retry = _connection.Retry()) -> None:
-        self._settings = settings = _connection.Settings(
-            address, tls, root_certificates, client_certificate, client_key, server_name, token,
-            allow_plaintext_token, retry)
-        self._model = model
-        self._timeout = _requests.make_timeout(timeout)
-        credentials = settings.credentials()
-        self._channel = (grpc.insecure_channel(address, settings.options()) if credentials is None else
-                         grpc.secure_channel(address, credentials, settings.options()))
-        self._stub: Any = acuity_pb2_grpc.AcuityStub(self._channel)  # type: ignore[no-untyped-call]
+    _insecure_channel = staticmethod(grpc.insecure_channel)
+    _secure_channel = staticmethod(grpc.secure_channel)
 
     def generate(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
                  token_ids: Optional[Iterable[int]] = None, **options: Unpack[GenerateOptions]) -> GenerateResult:
@@ -142,28 +122,24 @@ class Client:
         """The log-probability of each token given those before it."""
         timeout = self._timeout_of(options)
         request = _requests.make_score(_requests.make_prompt(prompt, None, token_ids), options)
-        request.model = request.model or self._default_model()
-        return _results.score_result(self._unary(self._stub.Score, request, timeout))
+        return _results.score_result(self._ask(self._stub.Score, request, timeout))
 
     def embed(self, prompts: Sequence[Embeddable], **options: Unpack[EmbedOptions]) -> list[Embedding]:
         """A vector for each prompt, of 1 to 64: text, or token ids."""
         timeout = self._timeout_of(options)
         request = _requests.make_embed(prompts, options)
-        request.model = request.model or self._default_model()
-        return _results.embeddings(self._unary(self._stub.Embed, request, timeout))
+        return _results.embeddings(self._ask(self._stub.Embed, request, timeout))
 
     def tokenize(self, prompt: Optional[Union[str, bytes]] = None, *, chat: Optional[Chat] = None,
                  model: Optional[str] = None, timeout: Optional[float] = None) -> Tokens:
         request = _requests.make_tokenize(_requests.make_prompt(prompt, chat, None), model)
-        request.model = request.model or self._default_model()
-        return _results.tokens(self._unary(self._stub.Tokenize, request, self._timeout_of({"timeout": timeout})))
+        return _results.tokens(self._ask(self._stub.Tokenize, request, self._timeout_of({"timeout": timeout})))
 
     def detokenize(self, token_ids: Iterable[int], *, model: Optional[str] = None,
                    timeout: Optional[float] = None) -> str:
         request = _requests.make_detokenize(token_ids, model)
-        request.model = request.model or self._default_model()
-        response: pb.DetokenizeResponse = self._unary(self._stub.Detokenize, request,
-                                                      self._timeout_of({"timeout": timeout}))
+        timeout = self._timeout_of({"timeout": timeout})
+        response: pb.DetokenizeResponse = self._ask(self._stub.Detokenize, request, timeout)
         return response.text
 
     def models(self, *, timeout: Optional[float] = None) -> list[Model]:
@@ -174,10 +150,8 @@ class Client:
 
     def health(self, *, timeout: Optional[float] = None) -> bool:
         """Whether the daemon takes requests: False while it drains or is stuck. UnavailableError: nobody answers."""
-        check = self._channel.unary_unary(_connection.HEALTH_METHOD,
-                                          request_serializer=_connection.HealthRequest.SerializeToString,
-                                          response_deserializer=_connection.HealthResponse.FromString)
-        response: Any = self._unary(check, _connection.HealthRequest(), self._timeout_of({"timeout": timeout}))
+        response: Any = self._unary(self._health_method(), _connection.HealthRequest(),
+                                    self._timeout_of({"timeout": timeout}))
         return bool(response.value == _connection.SERVING)
 
     def close(self) -> None:
@@ -190,18 +164,16 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _timeout_of(self, options: Any) -> Optional[float]:
-        """Takes `timeout` out of the options; the client's where it is not given."""
-        timeout = _requests.make_timeout(options.pop("timeout", None))
-        return self._timeout if timeout is None else timeout
-
     def _default_model(self) -> str:
         if self._model is None:
-            models = self.models()
-            if not models:
-                raise NotFoundError("NOT_FOUND", "model: the daemon serves none")
-            self._model = models[0].name
+            served = self._unary(self._stub.ListModels, pb.ListModelsRequest(), self._timeout)
+            self._model = self._first_of(served)
         return self._model
+
+    def _ask(self, method: Callable[..., T], request: Any, timeout: Optional[float]) -> T:
+        """Of the request's model, or the default one."""
+        request.model = request.model or self._default_model()
+        return self._unary(method, request, timeout)
 
     def _unary(self, method: Callable[..., T], request: object, timeout: Optional[float]) -> T:
         clock = _connection.Clock(timeout)
