@@ -31,10 +31,25 @@ void AddPrompt(CLI::App& app, PromptOptions& prompt) {
                  "A JSON object for the chat template, such as '{\"enable_thinking\": false}'");
 }
 
-void AddDetail(CLI::App& app, v1::AttentionDetail& detail, const char* names) {
-  app.add_option("--attention", detail, names)
-      ->transform(CLI::CheckedTransformer(kDetails, CLI::ignore_case))
-      ->type_name("DETAIL");
+// --attention and --watch, of a request that has both fields.
+template <typename Request>
+void AddAttention(CLI::App& app, Request& request) {
+  app.add_option_function<std::string>(
+         "--attention",
+         [&request](const std::string& name) { request.set_attention(kDetails.at(name)); },
+         "Attention report: auto, off, summary, layers, heads")
+      ->check(CLI::IsMember(kDetails, CLI::ignore_case));
+  app.add_option_function<std::vector<std::string>>(
+         "--watch",
+         [&request](const std::vector<std::string>& spans) {
+           for (const std::string& span : spans) {
+             if (!ParseSpan(span, request.add_watch())) {
+               throw CLI::ValidationError("--watch", span + " is not BEGIN:END");
+             }
+           }
+         },
+         "How much attention do these tokens of the prompt get? May be repeated")
+      ->type_name("BEGIN:END");
 }
 
 template <typename Value, typename Setter>
@@ -74,25 +89,8 @@ void AddGenerate(CLI::App& app, CommonOptions& common, PromptOptions& prompt,
   AddCommon(*generate, common);
   AddPrompt(*generate, prompt);
   AddSamplingOptions(*generate, options.request.mutable_sampling());
-  generate
-      ->add_option_function<std::string>(
-          "--attention",
-          [&options](const std::string& name) { options.request.set_attention(kDetails.at(name)); },
-          "Attention report: auto, off, summary, layers, heads")
-      ->check(CLI::IsMember(kDetails));
+  AddAttention(*generate, options.request);
   generate->add_flag("--report", options.report, "Draw the attention report as a heat map");
-  generate
-      ->add_option_function<std::vector<std::string>>(
-          "--watch",
-          [&options](const std::vector<std::string>& spans) {
-            for (const std::string& span : spans) {
-              if (!ParseSpan(span, options.request.add_watch())) {
-                throw CLI::ValidationError("--watch", span + " is not BEGIN:END");
-              }
-            }
-          },
-          "How much attention do these tokens of the prompt get? May be repeated")
-      ->type_name("BEGIN:END");
   generate->add_option_function<int>(
       "--priority", [&options](int v) { options.request.set_priority(v); }, "-100 to 100 [0]");
   generate->add_option_function<std::string>(
@@ -224,11 +222,11 @@ int RunCommandLine(int argc, char** argv) {
   InspectOptions inspect;
   EvalCommand eval;
   CalibrateOptions calibrate;
+  v1::ScoreRequest score_request;
   v1::EmbedRequest embed;
   std::string bench_model;
   double interval = 1;
   int iterations = 0;
-  v1::AttentionDetail score_detail = v1::ATTENTION_DETAIL_UNSPECIFIED;
   app.add_option("--server", common.server, "The daemon: HOST:PORT or unix:PATH")
       ->capture_default_str();
 
@@ -236,8 +234,8 @@ int RunCommandLine(int argc, char** argv) {
   auto* score = app.add_subcommand("score", "Log-probability of each token of a text");
   AddCommon(*score, common);
   AddPrompt(*score, prompt);
-  AddDetail(*score, score_detail, "Attention report: auto, off, summary, layers, heads");
-  score->callback([&] { code = Score(common, prompt, score_detail); });
+  AddAttention(*score, score_request);
+  score->callback([&] { code = Score(common, prompt, score_request); });
   AddEmbed(app, common, prompt, embed, code);
   auto* tokenize = app.add_subcommand("tokenize", "Token ids of a text");
   AddCommon(*tokenize, common);

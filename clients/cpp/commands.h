@@ -54,8 +54,8 @@ struct CalibrateOptions {
 
 int Generate(const CommonOptions& common, const PromptOptions& prompt,
              const GenerateOptions& options);
-int Score(const CommonOptions& common, const PromptOptions& prompt, v1::AttentionDetail attention);
-// `request`: all but model and prompt.
+// `request`, here and below: all but model and prompt.
+int Score(const CommonOptions& common, const PromptOptions& prompt, v1::ScoreRequest request);
 int Embed(const CommonOptions& common, const PromptOptions& prompt, v1::EmbedRequest request);
 int Tokenize(const CommonOptions& common, const PromptOptions& prompt);
 int Models(const CommonOptions& common);

@@ -152,14 +152,12 @@ int Generate(const CommonOptions& common, const PromptOptions& prompt,
       std::cout << "--- " << index << "\n" << sample.text << "\n";
   }
   PrintSummary(result, options.report);
-  std::cout << DescribeSpans(request, result.prompt_spans(), "The prompt's last row")
-            << DescribeSpans(request, result.generated_spans(), "The output's rows");
+  std::cout << DescribeSpans(request.watch(), result.prompt_spans(), "The prompt's last row")
+            << DescribeSpans(request.watch(), result.generated_spans(), "The output's rows");
   return 0;
 }
 
-int Score(const CommonOptions& common, const PromptOptions& prompt, v1::AttentionDetail attention) {
-  v1::ScoreRequest request;
-  request.set_attention(attention);
+int Score(const CommonOptions& common, const PromptOptions& prompt, v1::ScoreRequest request) {
   if (!FillPrompt(common, prompt, request.mutable_model(), request.mutable_prompt())) return 1;
   const Connection connection = Connect(common);
   grpc::ClientContext context;
@@ -178,12 +176,14 @@ int Score(const CommonOptions& common, const PromptOptions& prompt, v1::Attentio
     }
   }
   if (common.json) {
-    Print(
-        {{"token_ids", std::vector<int>(response.token_ids().begin(), response.token_ids().end())},
-         {"logprobs", logprobs},
-         {"usage", ToJson(response.usage())},
-         {"timings", ToJson(response.timings())},
-         {"attention", {{"prompt", ToJson(response.prompt_attention())}}}});
+    Json out = {
+        {"token_ids", std::vector<int>(response.token_ids().begin(), response.token_ids().end())},
+        {"logprobs", logprobs},
+        {"usage", ToJson(response.usage())},
+        {"timings", ToJson(response.timings())},
+        {"attention", {{"prompt", ToJson(response.prompt_attention())}}}};
+    if (response.has_prompt_spans()) out["spans"] = {{"prompt", ToJson(response.prompt_spans())}};
+    Print(out);
     return 0;
   }
   const int scored = std::max(0, response.logprobs_size() - 1);
@@ -192,7 +192,8 @@ int Score(const CommonOptions& common, const PromptOptions& prompt, v1::Attentio
     std::cout << ", " << -sum / scored << " nats a token, perplexity " << std::exp(-sum / scored);
   }
   std::cout << "\n"
-            << DrawHeatMap(response.prompt_attention(), "Attention", isatty(STDOUT_FILENO) != 0);
+            << DrawHeatMap(response.prompt_attention(), "Attention", isatty(STDOUT_FILENO) != 0)
+            << DescribeSpans(request.watch(), response.prompt_spans(), "The prompt's last row");
   return 0;
 }
 

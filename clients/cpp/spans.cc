@@ -35,11 +35,11 @@ bool ParseSpan(const std::string& text, v1::TokenSpan* span) {
   return true;
 }
 
-std::string DescribeSpans(const v1::GenerateRequest& request, const v1::SpanReport& report,
+std::string DescribeSpans(const Spans& watch, const v1::SpanReport& report,
                           const std::string& rows) {
   std::string out;
   if (report.rows() == 0) return out;
-  for (int s = 0; s < request.watch_size(); ++s) {
+  for (int s = 0; s < watch.size(); ++s) {
     std::vector<HeadMass> heads;
     double sum = 0;
     for (const v1::LayerSpans& layer : report.layers()) {
@@ -53,8 +53,8 @@ std::string DescribeSpans(const v1::GenerateRequest& request, const v1::SpanRepo
                       [](const HeadMass& a, const HeadMass& b) { return a.mass > b.mass; });
     char text[160];
     std::snprintf(text, sizeof text, "%s: %.4f of the attention is on tokens %d:%d", rows.c_str(),
-                  sum / static_cast<double>(std::max<size_t>(heads.size(), 1)),
-                  request.watch(s).begin(), request.watch(s).end());
+                  sum / static_cast<double>(std::max<size_t>(heads.size(), 1)), watch[s].begin(),
+                  watch[s].end());
     out += text;
     for (size_t i = 0; i < shown; ++i) {
       std::snprintf(text, sizeof text, "%s layer %d head %d %.4f",

@@ -10,9 +10,11 @@ namespace acuity::client {
 // "BEGIN:END", token numbers of the prompt from 0, the end not included. False if it is not that.
 bool ParseSpan(const std::string& text, v1::TokenSpan* span);
 
-// For each span of `watch`: the mass that it has on average over all heads, and the heads that give
-// it the most. "" for an empty report. `rows` names whose attention it is.
-std::string DescribeSpans(const v1::GenerateRequest& request, const v1::SpanReport& report,
+using Spans = google::protobuf::RepeatedPtrField<v1::TokenSpan>;
+
+// For each span of a request's `watch`: the mass that it has on average over all heads, and the
+// heads that give it the most. "" for an empty report. `rows` names whose attention it is.
+std::string DescribeSpans(const Spans& watch, const v1::SpanReport& report,
                           const std::string& rows);
 
 }  // namespace acuity::client

@@ -135,12 +135,18 @@ absl::StatusOr<engine::Request> CommonRequest(const Proto& proto,
   FieldChecker check;
   check.AtMost("request_id", proto.request_id().size(), engine::kMaxIdBytes, "bytes");
   check.InRange("priority", proto.priority(), -engine::kMaxPriority, engine::kMaxPriority);
+  engine::Request request;
+  if constexpr (requires { proto.watch(); }) {
+    check.AtMost("watch", proto.watch_size(), engine::kMaxWatchedSpans, "spans");
+    for (const v1::TokenSpan& span : proto.watch()) {
+      request.watch.push_back({span.begin(), span.end()});
+    }
+  }
   if (!check.status().ok()) return check.status();
   absl::StatusOr<engine::AttentionDetail> detail = engine::AttentionDetail::kOff;
   if constexpr (requires { proto.attention(); }) detail = ToDetail(proto.attention());
   if (!detail.ok()) return detail.status();
 
-  engine::Request request;
   request.id = engine::Engine::NextRequestId();
   request.priority = proto.priority();
   request.arrival = arrival;
@@ -267,6 +273,7 @@ void FillCommon(const engine::RequestResult& result, Proto* out) {
   if (!result.prompt_attention.empty()) {
     Fill(result.prompt_attention, out->mutable_prompt_attention());
   }
+  if (result.prompt_spans.rows > 0) Fill(result.prompt_spans, out->mutable_prompt_spans());
 }
 
 }  // namespace
@@ -307,11 +314,7 @@ absl::StatusOr<engine::Request> ToRequest(const v1::GenerateRequest& proto,
   FieldChecker check;
   check.AtMost("tenant", proto.tenant().size(), engine::kMaxIdBytes, "bytes");
   check.AtMost("cache_salt", proto.cache_salt().size(), engine::kMaxIdBytes, "bytes");
-  check.AtMost("watch", proto.watch_size(), engine::kMaxWatchedSpans, "spans");
   if (!check.status().ok()) return check.status();
-  for (const v1::TokenSpan& span : proto.watch()) {
-    request->watch.push_back({span.begin(), span.end()});
-  }
   if (tenant.empty()) {
     request->tenant = proto.tenant();  // nobody checks it: it only keeps caches apart
   } else if (!proto.tenant().empty() && proto.tenant() != tenant) {
@@ -409,7 +412,6 @@ v1::GenerateResult ToProto(const engine::RequestResult& result, const engine::Re
   if (!result.generated_attention.empty()) {
     Fill(result.generated_attention, out.mutable_generated_attention());
   }
-  if (result.prompt_spans.rows > 0) Fill(result.prompt_spans, out.mutable_prompt_spans());
   if (result.generated_spans.rows > 0) Fill(result.generated_spans, out.mutable_generated_spans());
   return out;
 }

@@ -77,8 +77,8 @@ TEST(SpansTest, AreParsedWhole) {
 TEST(SpansTest, SayWhichHeadsLook) {
   v1::GenerateRequest request;
   ASSERT_TRUE(ParseSpan("3:17", request.add_watch()));
-  EXPECT_EQ(DescribeSpans(request, {}, "x"), "");
-  EXPECT_EQ(DescribeSpans(request, Report({.1, .2, .8, .1}), "The last row"),
+  EXPECT_EQ(DescribeSpans(request.watch(), {}, "x"), "");
+  EXPECT_EQ(DescribeSpans(request.watch(), Report({.1, .2, .8, .1}), "The last row"),
             "The last row: 0.3000 of the attention is on tokens 3:17, mean of all heads; most of "
             "layer 1 head 0 0.8000, layer 0 head 1 0.2000, layer 0 head 0 0.1000\n");
 }

@@ -1,5 +1,6 @@
 """Watched spans: the attention that parts of a prompt get, against the statistics that the same rows report."""
 
+import json
 import math
 import unittest
 
@@ -76,15 +77,33 @@ class SpansTest(unittest.TestCase):
         self.assertTrue(result.HasField("prompt_spans"))
         self.assertFalse(result.HasField("prompt_attention"))
 
+    def score(self, ids, spans, model="smol"):
+        request = pb.ScoreRequest(model=model, prompt=pb.Prompt(token_ids=pb.TokenIds(ids=ids)),
+                                  watch=[pb.TokenSpan(begin=begin, end=end) for begin, end in spans])
+        return self.daemon.stub.Score(request)
+
+    def test_scoring_reports_the_same_row(self):
+        spans = [(0, 1), (1, 100), (7, 8), (0, len(self.ids))]
+        for model in ("smol", "twin"):
+            for ids, watched in ((self.ids, spans), (self.ids[:1], spans[:1])):
+                generated = self.watch(ids, watched, model, max_tokens=1, tenant="scored")
+                scored = self.score(ids, watched, model)
+                self.assertEqual(scored.prompt_spans, generated.prompt_spans)  # to the bit
+                self.assertEqual((scored.prompt_spans.rows, len(scored.logprobs)), (1, len(ids)))
+                self.assertFalse(scored.HasField("prompt_attention"))
+        self.assertFalse(self.score(self.ids[:20], []).HasField("prompt_spans"))
+
     def test_errors_name_the_field_the_value_and_the_limit(self):
         for spans, message in (([(0, 1)] * 9, "watch: 9 spans, the limit is 8"),
                                ([(0, 21)], "watch: [0, 21) is no part of the prompt's tokens, [0, 20)"),
                                ([(0, 2), (-1, 2)], "watch: [-1, 2)"), ([(5, 5)], "watch: [5, 5)"),
                                ([(7, 3)], "watch: [7, 3)")):
-            with self.assertRaises(grpc.RpcError) as caught:
-                self.watch(self.ids[:20], spans, max_tokens=1)
-            self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
-            self.assertIn(message, caught.exception.details())
+            for call in (lambda: self.watch(self.ids[:20], spans, max_tokens=1),
+                         lambda: self.score(self.ids[:20], spans)):
+                with self.assertRaises(grpc.RpcError) as caught:
+                    call()
+                self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+                self.assertIn(message, caught.exception.details())
 
     def test_command_line(self):
         run = acuity("generate", "--prompt", "The capital of France is", "--max-tokens", "2", "--temperature", "0",
@@ -92,9 +111,23 @@ class SpansTest(unittest.TestCase):
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertIn("is on tokens 3:4, mean of all heads; most of layer", run.stdout)
         self.assertIn("The prompt's last row: 1.0000 of the attention is on tokens 0:5", run.stdout)
-        bad = acuity("generate", "--prompt", "x", "--watch", "3", server=self.daemon.address)
-        self.assertEqual(bad.returncode, 2)
-        self.assertIn("BEGIN:END", bad.stderr)
+        for command in ("generate", "score"):
+            bad = acuity(command, "--prompt", "x", "--watch", "3", server=self.daemon.address)
+            self.assertEqual(bad.returncode, 2)
+            self.assertIn("BEGIN:END", bad.stderr)
+
+    def test_command_line_of_score(self):
+        flags = ("score", "--prompt", "The capital of France is", "--watch", "3:4", "--watch", "0:5", "--model", "smol")
+        run = acuity(*flags, server=self.daemon.address)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("is on tokens 3:4, mean of all heads; most of layer", run.stdout)
+        self.assertIn("The prompt's last row: 1.0000 of the attention is on tokens 0:5", run.stdout)
+        told = json.loads(acuity(*flags, "--json", server=self.daemon.address).stdout)["spans"]
+        self.assertEqual(list(told), ["prompt"])
+        ids = self.daemon.tokenize("The capital of France is")
+        wanted = self.score(ids, [(3, 4), (0, 5)]).prompt_spans
+        self.assertEqual([head["mass"] for layer in told["prompt"]["layers"] for head in layer["heads"]],
+                         [list(head.mass) for layer in wanted.layers for head in layer.heads])
 
 
 if __name__ == "__main__":

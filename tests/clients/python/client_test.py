@@ -167,6 +167,10 @@ class ErrorsTest(DaemonTest):
             (lambda: generate("x", logit_bias={1: "a"}), TypeError, "logit_bias[1]"),
             (lambda: generate("x", ignore_eos=1), TypeError, "ignore_eos: 1 is not True or False"),
             (lambda: generate("x", attention="all"), ValueError, "attention: 'all' is not"),
+            (lambda: generate("x", watch=3), TypeError, "watch: 3 is not a list"),
+            (lambda: generate("x", watch=[(0, 1), 2]), TypeError, "watch[1]: 2 is not a list"),
+            (lambda: generate("x", watch=[(0, 1, 2)]), TypeError, "watch[0]: (0, 1, 2) is not a pair (begin, end)"),
+            (lambda: self.client.score("x", watch=[(0, "1")]), TypeError, "watch[0][1]: '1' is not a whole number"),
             (lambda: generate("x", model=3), TypeError, "model: 3 is not a str"),
             (lambda: generate("x", timeout=0), ValueError, "timeout: 0 is not above 0"),
             (lambda: generate("x", timeout="1"), TypeError, "timeout"),
@@ -346,6 +350,32 @@ class ReportTest(DaemonTest):
         with self.assertRaisesRegex(ValueError, "heads"):
             plain.to_dataframe(heads=True)
 
+    def test_watched_spans_are_what_the_stub_says(self):
+        ids = self.client.tokenize(self.text).token_ids[:40]
+        request = self.daemon.request(ids=ids, temperature=0, max_tokens=3, ignore_eos=True)
+        for begin, end in ((0, 1), (5, 40)):
+            request.watch.add(begin=begin, end=end)
+        wanted = list(self.daemon.stub.Generate(request))[-1].result
+        got = self.client.generate(token_ids=ids, watch=[(0, 1), [5, 40]], temperature=0, max_tokens=3, ignore_eos=True)
+        for mine, theirs in ((got.prompt_spans, wanted.prompt_spans), (got.generated_spans, wanted.generated_spans)):
+            self.assertEqual((mine.rows, len(mine.layers)), (theirs.rows, 30))
+            for layer, other in zip(mine.layers, theirs.layers):
+                self.assertEqual((layer.layer, len(layer.heads)), (other.layer, 9))
+                for head, same in zip(layer.heads, other.heads):
+                    self.assertEqual((head.head, head.mass), (same.head, tuple(same.mass)))
+                    self.assertEqual((head.normalized_entropy, head.effective_context, head.max_probability),
+                                     (same.normalized_entropy, same.effective_context, same.max_probability))
+        self.assertEqual(self.client.score(token_ids=ids, watch=[(0, 1), (5, 40)]).prompt_spans, got.prompt_spans)
+        frame = got.prompt_spans.to_dataframe()
+        self.assertEqual(len(frame), 30 * 9 * 2)
+        cell = frame[(frame.layer == 7) & (frame["head"] == 2) & (frame.span == 1)].iloc[0]
+        self.assertEqual(cell.mass, got.prompt_spans.layers[7].heads[2].mass[1])
+        plain = self.client.generate("short", max_tokens=1)
+        self.assertEqual((plain.prompt_spans, plain.generated_spans), (None, None))
+        self.assertIsNone(self.client.score("short").prompt_spans)
+        with self.assertRaisesRegex(acuity.InvalidArgumentError, r"watch: \[0, 41\) is no part"):
+            self.client.score(token_ids=ids, watch=[(0, 41)])
+
     def test_plot_draws_the_report(self):
         figure = self.report.plot()
         lines, heat = figure.axes[:2]
@@ -369,6 +399,8 @@ class ReportTest(DaemonTest):
         with mock.patch.object(builtins, "__import__", without):
             with self.assertRaisesRegex(ImportError, "pip install pandas"):
                 self.report.to_dataframe()
+            with self.assertRaisesRegex(ImportError, "pip install pandas"):
+                self.client.score("a b", watch=[(0, 1)]).prompt_spans.to_dataframe()
             with self.assertRaisesRegex(ImportError, "pip install matplotlib"):
                 self.report.plot()
 

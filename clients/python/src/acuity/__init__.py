@@ -15,12 +15,13 @@ from acuity.client import Client, Stream
 from acuity.errors import (AcuityError, CancelledError, DeadlineExceededError, FailedPreconditionError, FieldViolation,
                            InternalError, InvalidArgumentError, NotFoundError, PermissionDeniedError,
                            ResourceExhaustedError, UnauthenticatedError, UnavailableError)
+from acuity.spans import HeadSpans, LayerSpans, SpanReport
 
 __all__ = [
     "AcuityError", "AsyncClient", "AsyncStream", "Attention", "AttentionBucket", "AttentionReport",
     "CancelledError", "Chat", "Client", "DeadlineExceededError", "Delta", "EmbedOptions", "Embedding",
-    "FailedPreconditionError", "FieldViolation", "GenerateOptions", "GenerateResult", "HeadAttention",
-    "InternalError", "InvalidArgumentError", "LayerAttention", "Model", "ModelStatus", "NotFoundError",
-    "PermissionDeniedError", "ResourceExhaustedError", "Retry", "Sample", "ScoreOptions", "ScoreResult", "Stream",
+    "FailedPreconditionError", "FieldViolation", "GenerateOptions", "GenerateResult", "HeadAttention", "HeadSpans",
+    "InternalError", "InvalidArgumentError", "LayerAttention", "LayerSpans", "Model", "ModelStatus", "NotFoundError",
+    "PermissionDeniedError", "ResourceExhaustedError", "Retry", "Sample", "ScoreOptions", "ScoreResult", "SpanReport", "Stream",
     "Timings", "TokenLogprob", "TokenLogprobs", "Tokens", "UnauthenticatedError", "UnavailableError", "Usage",
 ]

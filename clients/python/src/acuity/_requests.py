@@ -26,6 +26,7 @@ class ScoreOptions(TypedDict, total=False):
     attention: Attention  # default: "summary" for long prompts, else "off"
     request_id: str  # for the logs, at most 128 bytes
     priority: int  # -100 to 100, higher goes first
+    watch: Sequence[tuple[int, int]]  # parts of the prompt, tokens [begin, end): how much attention does each get?
     timeout: float  # seconds, retries included; default: the client's
 
 
@@ -120,6 +121,17 @@ def _bias(name: str, value: Any) -> dict[int, float]:
     return {_int32(name, token): _number(f"{name}[{token}]", bias) for token, bias in value.items()}
 
 
+def _span(name: str, value: Any) -> pb.TokenSpan:
+    ends = _list(name, value, _int32)
+    if len(ends) != 2:
+        raise _wrong(name, value, "a pair (begin, end)")
+    return pb.TokenSpan(begin=ends[0], end=ends[1])
+
+
+def _spans(name: str, value: Any) -> list[pb.TokenSpan]:
+    return _list(name, value, _span)
+
+
 def _detail(name: str, value: Any) -> int:
     if value not in ("off", "summary", "layers", "heads"):
         raise ValueError(f'{name}: {value!r} is not "off", "summary", "layers" or "heads"')
@@ -139,7 +151,7 @@ _SAMPLING: dict[str, Callable[[str, Any], Any]] = {
     "stop_token_ids": lambda name, value: _list(name, value, _int32), "ignore_eos": _boolean, "logprobs": _int32,
 }
 _SCORE: dict[str, Callable[[str, Any], Any]] = {
-    "model": _text, "attention": _detail, "request_id": _text, "priority": _int32,
+    "model": _text, "attention": _detail, "request_id": _text, "priority": _int32, "watch": _spans,
 }
 _EMBED: dict[str, Callable[[str, Any], Any]] = {
     "model": _text, "pooling": _pooling, "normalize": _boolean, "cache_salt": _text, "request_id": _text,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from acuity.attention import AttentionReport, report_from
+from acuity.spans import SpanReport, spans_from
 from acuity.v1 import acuity_pb2 as pb
 
 FINISH_REASONS = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
@@ -69,6 +70,8 @@ class GenerateResult:
     timings: Timings
     prompt_attention: Optional[AttentionReport]  # of the prompt's rows that this request computed; None: not measured
     generated_attention: Optional[AttentionReport]
+    prompt_spans: Optional[SpanReport]  # of the prompt's last row, which predicts the first token; None: no watch
+    generated_spans: Optional[SpanReport]  # of the rows of generated tokens; None also where there is none
     seed: int
     request_id: str
 
@@ -96,6 +99,7 @@ class ScoreResult:
     usage: Usage
     timings: Timings
     prompt_attention: Optional[AttentionReport]
+    prompt_spans: Optional[SpanReport]  # of the prompt's last row; None: no watch
 
 
 @dataclass(frozen=True)
@@ -163,13 +167,14 @@ class Gatherer:
     def _finish(self, m: pb.GenerateResult) -> GenerateResult:
         return GenerateResult(tuple(_sample(self._deltas[i]) for i in sorted(self._deltas)), _usage(m.usage),
                               _timings(m.timings), report_from(m.prompt_attention),
-                              report_from(m.generated_attention), m.seed, m.request_id)
+                              report_from(m.generated_attention), spans_from(m.prompt_spans),
+                              spans_from(m.generated_spans), m.seed, m.request_id)
 
 
 def score_result(m: pb.ScoreResponse) -> ScoreResult:
     logprobs = (None, *m.logprobs[1:]) if m.logprobs else ()
     return ScoreResult(tuple(m.token_ids), logprobs, _usage(m.usage), _timings(m.timings),
-                       report_from(m.prompt_attention))
+                       report_from(m.prompt_attention), spans_from(m.prompt_spans))
 
 
 def embeddings(m: pb.EmbedResponse) -> list[Embedding]:
