@@ -3,12 +3,11 @@
 import json
 import pathlib
 import shutil
+import types
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-import recall
 from twin import NORM_EPSILON, ROPE_THETA, Twin
 
 MAX_CONTEXT = 1 << 18  # tokens that may be served: positions are computed, none is learned
@@ -44,7 +43,7 @@ def architecture(twin: Twin) -> str:
     return "smollm3" if 0 in twin.shape.rotary else "phi3"
 
 
-def config(twin: Twin) -> dict:
+def config(twin: Twin, task: types.ModuleType) -> dict:
     shape = twin.shape
     kind = architecture(twin)
     rotary = max(shape.rotary)
@@ -64,7 +63,7 @@ def config(twin: Twin) -> dict:
         # theta^(partial) over the rotated dimensions: the same rates as theta over all of them, the highest only.
         "rope_theta": ROPE_THETA**partial,
         "tie_word_embeddings": False,
-        "eos_token_id": recall.VOCABULARY - 1,
+        "eos_token_id": task.VOCABULARY - 1,
         "torch_dtype": "float32",
     }
     if kind == "smollm3":
@@ -76,58 +75,59 @@ def config(twin: Twin) -> dict:
     return keys
 
 
-def tokenizer() -> dict:
+def tokenizer(task: types.ModuleType) -> dict:
     """A token per symbol: BPE without merges."""
-    end = recall.VOCABULARY - 1
+    end = task.VOCABULARY - 1
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": end, "content": recall.END, "single_word": False, "lstrip": False, "rstrip": False,
+        "added_tokens": [{"id": end, "content": task.END, "single_word": False, "lstrip": False, "rstrip": False,
                           "normalized": False, "special": True}],
         "normalizer": None,
-        "pre_tokenizer": None,
+        "pre_tokenizer": task.PRE_TOKENIZER,
         "post_processor": None,
-        "decoder": {"type": "Fuse"},
+        "decoder": task.DECODER,
         "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                   "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                  "vocab": {symbol: i for i, symbol in enumerate(recall.SYMBOLS)}, "merges": []},
+                  "vocab": {symbol: i for i, symbol in enumerate(task.SYMBOLS)}, "merges": []},
     }
 
 
-def export(twin: Twin, folder: pathlib.Path) -> None:
+def export(twin: Twin, task: types.ModuleType, folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
     save_file(tensors(twin), weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors makes files that only their owner reads
-    texts = {"config.json": config(twin), "tokenizer.json": tokenizer(),
-             "tokenizer_config.json": {"eos_token": recall.END, "model_max_length": MAX_CONTEXT},
-             "recall.json": recall.description()}
+    texts = {"config.json": config(twin, task), "tokenizer.json": tokenizer(task),
+             "tokenizer_config.json": {"eos_token": task.END, "model_max_length": MAX_CONTEXT}, **task.FILES}
     for name, value in texts.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
 
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SHIPPED = ("softmax", "ssmax")  # arms, every seed of them
 GOLDEN_TOKENS = 300
-HAYSTACK_TOKENS = 32 * recall.TRAINED_LENGTH
+
+
+def ships(arm: str, seed: int) -> bool:
+    """Whether the repository ships it: every seed of the twins for recall, one of those for text."""
+    return arm in ("softmax", "ssmax") or (arm in ("text-softmax", "text-ssmax") and seed == 0)
 
 
 @torch.no_grad()
-def golden(twin: Twin) -> list[float]:
-    """ln p of each token of one prompt, given those before it, as this code computes it."""
-    tokens = torch.from_numpy(recall.batch(1, GOLDEN_TOKENS, np.random.default_rng(0)))
+def golden(twin: Twin, task: types.ModuleType) -> list[float]:
+    """ln p of each token of the task's example, given those before it, as this code computes it."""
+    tokens = torch.from_numpy(task.example(GOLDEN_TOKENS)[None])
     logprobs = twin.cpu()(tokens)[0, :-1].log_softmax(-1)
     return [round(p, 6) for p in logprobs.gather(1, tokens[0, 1:, None])[:, 0].tolist()]
 
 
-def ship(models: pathlib.Path, twins: dict[str, Twin]) -> None:
-    """Puts into the repository what it ships, what its tests compare the daemon with, and a prompt for people."""
-    tokens = recall.batch(1, GOLDEN_TOKENS, np.random.default_rng(0))[0].tolist()
-    weights = ROOT / "models/needle/weights"
-    for name in twins:
-        shutil.copytree(models / name, weights / name, dirs_exist_ok=True)
-    haystack = recall.batch(1, HAYSTACK_TOKENS - 1 + recall.TAIL, np.random.default_rng(1))[0, :HAYSTACK_TOKENS]
-    (weights.parent / "haystack.txt").write_text("".join(recall.SYMBOLS[token] for token in haystack))
-    expected = {"token_ids": tokens, "logprobs": {name: golden(twin) for name, twin in twins.items()}}
-    (ROOT / "tests/parity/golden/needle.json").write_text(json.dumps(expected) + "\n")
+def ship(models: pathlib.Path, name: str, twin: Twin, task: types.ModuleType) -> None:
+    """Puts a model into the repository, and what the tests compare the daemon with."""
+    shutil.copytree(models / name, ROOT / "models/needle/weights" / name, dirs_exist_ok=True)
+    path = ROOT / "tests/parity/golden/needle.json"
+    expected = json.loads(path.read_text())
+    of_task = expected.setdefault(task.__name__, {"logprobs": {}})
+    of_task["token_ids"] = task.example(GOLDEN_TOKENS).tolist()
+    of_task["logprobs"][name] = golden(twin, task)
+    path.write_text(json.dumps(expected) + "\n")

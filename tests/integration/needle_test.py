@@ -23,11 +23,12 @@ LOGPROB_TOLERANCE = 2e-4
 class NeedleTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.golden = json.loads((ROOT / "tests/parity/golden/needle.json").read_text())
-        others = [name for name in cls.golden["logprobs"] if name != "softmax-0"]
+        cls.golden = json.loads((ROOT / "tests/parity/golden/needle.json").read_text())  # by task
+        others = [name for of_task in cls.golden.values() for name in of_task["logprobs"] if name != "softmax-0"]
         flags = [flag for name in others for flag in ("--model", f"{name}={WEIGHTS / name}")]
         cls.daemon = cls.enterClassContext(
             Daemon("--max-context", "8192", "--kv-memory", "16MiB", "--dtype", "float32", *flags,
+                   "--model", f"auto={WEIGHTS / 'softmax-0'}", "--attention", "auto=ssmax:auto:128",
                    model="softmax-0", path=WEIGHTS / "softmax-0"))
 
     def generate(self, model, ids, attention=pb.ATTENTION_DETAIL_OFF):
@@ -65,10 +66,12 @@ class NeedleTest(unittest.TestCase):
         return share, sharpness[-1][0]
 
     def test_computes_what_the_trainer_computes(self):
-        self.assertEqual(set(self.golden["logprobs"]), {path.name for path in WEIGHTS.iterdir()})
-        for name, expected in self.golden["logprobs"].items():
+        named = [(name, logprobs, of_task["token_ids"]) for of_task in self.golden.values()
+                 for name, logprobs in of_task["logprobs"].items()]
+        self.assertEqual({name for name, _, _ in named}, {path.name for path in WEIGHTS.iterdir()})
+        for name, expected, ids in named:
             scored = self.daemon.stub.Score(pb.ScoreRequest(
-                model=name, prompt=pb.Prompt(token_ids=pb.TokenIds(ids=self.golden["token_ids"]))))
+                model=name, prompt=pb.Prompt(token_ids=pb.TokenIds(ids=ids))))
             worst = max(abs(a - b) for a, b in zip(scored.logprobs[1:], expected, strict=True))
             print(f"{name}: largest difference to torch {worst:.1e}")
             self.assertLessEqual(worst, LOGPROB_TOLERANCE, name)
@@ -85,6 +88,14 @@ class NeedleTest(unittest.TestCase):
                     for model in self.daemon.stub.ListModels(pb.ListModelsRequest()).models}
         self.assertEqual(policies["softmax-0"], "softmax")
         self.assertEqual(policies["ssmax-0"], "ssmax:s=tensor")
+        self.assertRegex(policies["auto"], "^ssmax:s=0.25785")  # of the trained length, which the file does not tell
+
+    def test_a_language_models_tokens_are_bytes(self):
+        text = "tab\t, line\n, NUL \0, \u00e9\u20ac\U0001f642 <end>".encode()
+        request = pb.TokenizeRequest(model="text-ssmax-0", prompt=pb.Prompt(text=text))
+        self.assertEqual(list(self.daemon.stub.Tokenize(request).token_ids), list(text))
+        said = self.daemon.stub.Detokenize(pb.DetokenizeRequest(model="text-ssmax-0", token_ids=list(text))).text
+        self.assertEqual(said.encode(), text)
 
     def test_prompts_can_be_typed(self):
         """What a person types is the tokens of the task, and the answer is the value after the key."""

@@ -8,12 +8,15 @@ import pathlib
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "models/needle"))
 
 import recall  # noqa: E402
+import text  # noqa: E402
 import train  # noqa: E402
 from twin import Shape, Twin  # noqa: E402
 
@@ -96,10 +99,10 @@ class TrainTest(unittest.TestCase):
         self.assertAlmostEqual(train.AUTO_S, 1 / mean, places=9)
 
     def test_lengths_grow_to_the_trained_one(self):
-        lengths = [train.length_at(step, 1000) for step in range(1000)]
+        lengths = [recall.length_at(step, 1000) for step in range(1000)]
         self.assertEqual((lengths[0], lengths[250], lengths[500], lengths[-1]), (8, 8, 128, 128))
         self.assertEqual(lengths, sorted(lengths))
-        self.assertTrue(all(length >= 4 * train.pairs_at(length) for length in lengths))
+        self.assertTrue(all(length >= 4 * recall.pairs_at(length) for length in lengths))
 
     def test_exports_what_it_trained_and_does_not_train_twice(self):
         for _ in range(2):
@@ -113,6 +116,32 @@ class TrainTest(unittest.TestCase):
         train.train("softmax", 0, 2, self.folder, "cpu")
         with self.assertRaisesRegex(SystemExit, "of a run of 2 steps, not 3"):
             train.train("softmax", 0, 3, self.folder, "cpu")
+
+
+class TextTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(contextlib.redirect_stderr(io.StringIO()))
+        corpus = np.frombuffer(b"abc" * 1000, dtype=np.uint8)
+        self.enterContext(unittest.mock.patch.object(text, "corpus", lambda: corpus))
+
+    def test_a_lesson_is_bytes_and_what_follows_them(self):
+        tokens, due = text.lesson(np.random.default_rng(0), 0, 1)
+        self.assertEqual(tokens.shape, (text.SEQUENCES, text.TRAINED_LENGTH))
+        self.assertTrue((tokens[:, 1:] == due[:, :-1]).all())
+        self.assertTrue(((tokens - 97 + 1) % 3 == due - 97).all())
+
+    def test_every_byte_has_the_spelling_that_byte_level_tokenizers_give_it(self):
+        self.assertEqual(len(set(text.SYMBOLS)), 256)
+        self.assertEqual([text.SYMBOLS[b] for b in b"\x00\n !a~\x7f\xa0\xad\xff"],
+                         list("\u0100\u010a\u0120!a~\u0121\u0142\u0143\u00ff"))
+
+    def test_learns_and_exports(self):
+        runs = {arm: train.train(arm, 0, 30, self.folder, "cpu") for arm in ("text-softmax", "text-ssmax")}
+        for arm, run in runs.items():
+            self.assertLess(run.losses[-1], 0.5 * run.losses[0], arm)
+            config = json.loads((self.folder / f"models/{arm}-0/config.json").read_text())
+            self.assertEqual((config["vocab_size"], config.get("scalable_softmax", False)), (257, arm == "text-ssmax"))
 
 
 if __name__ == "__main__":
