@@ -3,6 +3,8 @@ and what it says when its surroundings are wrong."""
 import datetime
 import json
 import re
+import subprocess
+import tempfile
 import unittest
 
 from containers import Container, IMAGE, podman, wait_for
@@ -102,6 +104,17 @@ class WrongSurroundingsTest(unittest.TestCase):
     def test_a_socket_on_the_read_only_disk(self):
         with Container(*SMALL, "--listen", "unix:/run/acuity.sock") as container:
             self.fails(container, "--listen", "unix:/run/acuity.sock")
+
+    def test_a_socket_on_a_disk_that_is_full(self):
+        with tempfile.TemporaryDirectory() as full:
+            # The folder itself takes the only inode.
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1,mode=1777", "full", full], check=True)
+            try:
+                with Container(*SMALL, "--listen", "unix:/run/full/acuity.sock",
+                               options=("-v", f"{full}:/run/full:rw")) as container:
+                    self.fails(container, "--listen", "unix:/run/full/acuity.sock")
+            finally:
+                subprocess.run(["umount", full], check=True)
 
     def test_ports_in_use(self):
         with Container(*SMALL) as first:
