@@ -12,10 +12,11 @@ import unittest
 
 import yaml
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from certificates import Certificates, token_line
-from containers import GUARD_IMAGE, IMAGE, MODEL, in_network_of, podman, wait_for
+from containers import GUARD_IMAGE, IMAGE, MODEL, ROOT, in_network_of, podman, wait_for
 from manifests_test import render, the
+
+sys.path.append(str(ROOT / "tests/integration"))
+from certificates import Certificates, token_line
 
 
 def playable(overlay, folder, flags):
