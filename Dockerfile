@@ -1,5 +1,5 @@
 # The daemon and the `acuity` client on Debian slim, without a compiler or Python in what runs: for the CPU, or (target
-# cuda) with the CUDA kernels and libraries too, which take 2.7 GB more and a driver on the machine.
+# cuda) with the CUDA kernels and libraries too, which take 2.2 GB more and a driver on the machine.
 #
 #     scripts/image                     # builds it and prints its size, with buildah
 #     docker build -t acuity .          # the same, with any builder
@@ -25,8 +25,9 @@ RUN apt-get update -qq \
  && rm -rf /var/lib/apt/lists/*
 
 # The daemon looks for LibTorch where it was linked with it: this path is also the final one.
-# A builder may mount an already filled folder here, and a compiler cache at /ccache: both only save time.
-ENV ACUITY_DEPS=/opt/acuity CCACHE_DIR=/ccache CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1
+# A builder may mount an already filled folder here, and a compiler cache at /ccache: both only save time. The cache is
+# keyed on the language too.
+ENV ACUITY_DEPS=/opt/acuity CCACHE_DIR=/ccache CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1 LANG=C.UTF-8
 WORKDIR /src
 COPY scripts/setup scripts/setup
 COPY scripts/requirements/libtorch.txt scripts/requirements/libtorch.txt
