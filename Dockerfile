@@ -1,11 +1,11 @@
-# The CPU daemon and the `acuity` client on Debian slim, without a compiler or Python in what runs.
+# The daemon and the `acuity` client on Debian slim, without a compiler or Python in what runs: for the CPU, or (target
+# cuda) with the CUDA kernels and libraries too, which take 2.2 GB more and a driver on the machine.
 #
 #     scripts/image                     # builds it and prints its size, with buildah
 #     docker build -t acuity .          # the same, with any builder
 #     docker run --rm --read-only --cap-drop all --security-opt no-new-privileges \
 #       -v "$PWD/models:/models:ro" -p 127.0.0.1:8700:8700 acuity --model smollm2=/models/smollm2.gguf
-#
-# There is no cuda target: this version has no CUDA engine.
+#     docker build --target cuda -t acuity:cuda .    # then run it with --gpus all and --device cuda
 
 # ---- what runs beside the daemon: Debian's gRPC, protobuf, spdlog, prometheus-cpp and PCRE2
 FROM debian:bookworm-slim AS runtime
@@ -25,8 +25,9 @@ RUN apt-get update -qq \
  && rm -rf /var/lib/apt/lists/*
 
 # The daemon looks for LibTorch where it was linked with it: this path is also the final one.
-# A builder may mount an already filled folder here, and a compiler cache at /ccache: both only save time.
-ENV ACUITY_DEPS=/opt/acuity CCACHE_DIR=/ccache CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1
+# A builder may mount an already filled folder here, and a compiler cache at /ccache: both only save time. The cache is
+# keyed on the language too.
+ENV ACUITY_DEPS=/opt/acuity CCACHE_DIR=/ccache CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1 LANG=C.UTF-8
 WORKDIR /src
 COPY scripts/setup scripts/setup
 COPY scripts/requirements/libtorch.txt scripts/requirements/libtorch.txt
@@ -59,8 +60,21 @@ RUN set -eu; libraries=/opt/acuity/libtorch/torch/lib; out=/out$libraries; \
     python3 deploy/docker/sbom.py --dpkg-status /tmp/dpkg-status --project CMakeLists.txt \
       --wheels scripts/requirements/libtorch.txt >/out/usr/share/doc/acuity/sbom.cdx.json
 
-# ---- the image
-FROM runtime
+# ---- the same with nvcc and the CUDA half of LibTorch, which the daemon loads when it is told --device cuda
+FROM build AS build-cuda
+COPY scripts/requirements/cuda.txt scripts/requirements/libtorch-cuda.txt scripts/requirements/
+RUN ./scripts/setup cuda && ./scripts/setup libtorch-cuda
+ARG JOBS=2
+RUN cmake --preset release -DBUILD_TESTING=OFF \
+ && cmake --build build/release --parallel "$JOBS" --target acuityd acuity
+RUN set -eu; libraries=/opt/acuity/libtorch/torch/lib; \
+    for library in "$libraries"/*.so*; do strip --strip-unneeded -o "/out$library" "$library"; done; \
+    strip -o /out/usr/bin/acuityd build/release/bin/acuityd; \
+    python3 deploy/docker/sbom.py --dpkg-status /tmp/dpkg-status --project CMakeLists.txt \
+      --wheels scripts/requirements/libtorch-cuda.txt >/out/usr/share/doc/acuity/sbom.cdx.json
+
+# ---- what both images are told
+FROM runtime AS settings
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="acuity" \
@@ -69,9 +83,6 @@ LABEL org.opencontainers.image.title="acuity" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.base.name="debian:bookworm-slim"
-COPY --from=build /out /
-# A library that is missing shows here, not at the first start.
-RUN ["acuityd", "--version"]
 USER 65532:65532
 WORKDIR /
 VOLUME ["/models"]
@@ -82,3 +93,15 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
 # The file sets the two addresses; every flag may follow and wins over it.
 ENTRYPOINT ["acuityd", "--config", "/etc/acuity/acuityd.toml"]
 CMD ["--model", "default=/models/model.gguf"]
+
+# ---- the image for NVIDIA GPUs
+FROM settings AS cuda
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=build-cuda /out /
+RUN ["acuityd", "--version"]
+
+# ---- the image, which is built when no target is named
+FROM settings AS cpu
+COPY --from=build /out /
+# A library that is missing shows here, not at the first start.
+RUN ["acuityd", "--version"]

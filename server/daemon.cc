@@ -18,6 +18,7 @@
 #include "server/grpc/auth.h"
 #include "server/grpc/credentials.h"
 #include "server/grpc/grpc_server.h"
+#include "server/grpc/request_totals.h"
 #include "server/load_progress.h"
 #include "server/log.h"
 #include "server/metrics/metrics.h"
@@ -101,7 +102,8 @@ class Daemon {
   const DaemonConfig& config_;
   kernels::ThreadPool pool_;
   std::unique_ptr<Metrics> metrics_;
-  std::vector<std::unique_ptr<LoggingObserver>> observers_;
+  std::vector<std::unique_ptr<LoggingObserver>> loggers_;
+  std::vector<std::unique_ptr<RequestTotals>> totals_;
   ModelTable models_;
   std::unique_ptr<Authenticator> auth_ = std::make_unique<Authenticator>();
   std::unique_ptr<TlsCredentials> tls_;  // null: plaintext
@@ -175,9 +177,10 @@ void Daemon::ReloadSecrets(bool all) {
 
 absl::Status Daemon::LoadModels() {
   for (const ModelConfig& model : config_.models) {
-    observers_.push_back(
+    loggers_.push_back(
         std::make_unique<LoggingObserver>(model.name, metrics_->AddModel(model.name)));
-    engine::EngineObserver* observer = observers_.back().get();
+    totals_.push_back(std::make_unique<RequestTotals>(loggers_.back().get()));
+    RequestTotals* observer = totals_.back().get();
     auto engine = engine::Engine::Create(MakeOptions(config_, model), &pool_, observer);
     if (!engine.ok()) {
       return absl::Status(engine.status().code(),

@@ -300,23 +300,91 @@ void InferAnswers::FillResult(const v1::GenerateResult& result, ModelInferRespon
   }
 }
 
+// --- What there is ------------------------------------------------------------------------------
+
+namespace {
+
+std::string Platform(const engine::Engine& engine) {
+  return absl::StrCat("acuity_", engine.info().architecture);
+}
+
+template <typename Dims>  // -1: any
+void FillShape(const InputSpec& spec, Dims* shape) {
+  shape->Add(spec.list ? -1 : 1);
+}
+template <typename Dims>
+void FillShape(const OutputSpec& spec, Dims* shape) {
+  for (int i = 0; i < spec.dimensions; ++i) {
+    shape->Add(absl::StartsWith(spec.name, "attention_") ? -1 : 1);
+  }
+}
+
+inference::DataType ToDataType(const std::string& datatype) {
+  inference::DataType type = inference::TYPE_INVALID;
+  inference::DataType_Parse(datatype == "BYTES" ? "TYPE_STRING" : "TYPE_" + datatype, &type);
+  return type;
+}
+
+void FillDuration(int64_t count, absl::Duration sum, inference::StatisticDuration* out) {
+  out->set_count(count);
+  out->set_ns(absl::ToInt64Nanoseconds(sum));
+}
+
+}  // namespace
+
 void FillMetadata(const engine::Engine& engine, inference::ModelMetadataResponse* out) {
   out->set_name(engine.info().name);
   out->add_versions(Version());
-  out->set_platform(absl::StrCat("acuity_", engine.info().architecture));
+  out->set_platform(Platform(engine));
   for (const InputSpec& spec : Inputs()) {
     auto* input = out->add_inputs();
     input->set_name(spec.name);
     input->set_datatype(spec.datatype);
-    input->add_shape(spec.list ? -1 : 1);
+    FillShape(spec, input->mutable_shape());
   }
   for (const OutputSpec& spec : kOutputs) {
     auto* output = out->add_outputs();
     output->set_name(spec.name);
     output->set_datatype(spec.datatype);
-    const bool per_context = absl::StartsWith(spec.name, "attention_");
-    for (int i = 0; i < spec.dimensions; ++i) output->add_shape(per_context ? -1 : 1);
+    FillShape(spec, output->mutable_shape());
   }
+}
+
+void FillConfig(const engine::Engine& engine, inference::ModelConfig* out) {
+  out->set_name(engine.info().name);
+  out->set_platform(Platform(engine));
+  out->set_backend("acuity");
+  out->set_max_batch_size(0);
+  out->mutable_model_transaction_policy()->set_decoupled(true);
+  for (const InputSpec& spec : Inputs()) {
+    auto* input = out->add_input();
+    input->set_name(spec.name);
+    input->set_data_type(ToDataType(spec.datatype));
+    input->set_optional(std::string_view(spec.name) != "text_input");
+    FillShape(spec, input->mutable_dims());
+  }
+  for (const OutputSpec& spec : kOutputs) {
+    auto* output = out->add_output();
+    output->set_name(spec.name);
+    output->set_data_type(ToDataType(spec.datatype));
+    FillShape(spec, output->mutable_dims());
+  }
+}
+
+void FillStatistics(const std::string& model, const RequestTotals::Totals& totals,
+                    inference::ModelStatistics* out) {
+  out->set_name(model);
+  out->set_version(Version());
+  out->set_last_inference(absl::ToUnixMillis(totals.last_end));
+  out->set_inference_count(totals.succeeded);
+  out->set_execution_count(totals.steps);
+  inference::InferStatistics* sums = out->mutable_inference_stats();
+  FillDuration(totals.succeeded, totals.success, sums->mutable_success());
+  FillDuration(totals.failed, totals.fail, sums->mutable_fail());
+  FillDuration(totals.succeeded, totals.queue, sums->mutable_queue());
+  FillDuration(totals.succeeded, absl::ZeroDuration(), sums->mutable_compute_input());
+  FillDuration(totals.succeeded, totals.success - totals.queue, sums->mutable_compute_infer());
+  FillDuration(totals.succeeded, absl::ZeroDuration(), sums->mutable_compute_output());
 }
 
 }  // namespace acuity::server

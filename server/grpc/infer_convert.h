@@ -9,6 +9,7 @@
 #include "acuity/v1/acuity.pb.h"
 #include "engine/engine.h"
 #include "inference/grpc_service.pb.h"
+#include "server/grpc/request_totals.h"
 
 namespace acuity::server {
 
@@ -57,5 +58,8 @@ class InferAnswers {
 // "" or "1", else NotFound.
 absl::Status CheckVersion(const std::string& version);
 void FillMetadata(const engine::Engine& engine, inference::ModelMetadataResponse* out);
+void FillConfig(const engine::Engine& engine, inference::ModelConfig* out);
+void FillStatistics(const std::string& model, const RequestTotals::Totals& totals,
+                    inference::ModelStatistics* out);
 
 }  // namespace acuity::server

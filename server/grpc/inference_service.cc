@@ -6,6 +6,15 @@
 
 namespace acuity::server {
 
+absl::StatusOr<const ServedModel*> InferenceService::Find(const std::string& name,
+                                                          const std::string& version) const {
+  const auto model = services_.models->Find(name);
+  if (!model.ok()) return model.status();
+  const absl::Status known = CheckVersion(version);
+  if (!known.ok()) return known;
+  return model;
+}
+
 grpc::ServerUnaryReactor* InferenceService::ServerLive(grpc::CallbackServerContext* context,
                                                        const inference::ServerLiveRequest*,
                                                        inference::ServerLiveResponse* response) {
@@ -28,8 +37,7 @@ grpc::ServerUnaryReactor* InferenceService::ModelReady(grpc::CallbackServerConte
                                                        const inference::ModelReadyRequest* request,
                                                        inference::ModelReadyResponse* response) {
   return FinishNow(context, services_, [&] {
-    response->set_ready(serving_ && services_.models->Find(request->name()).ok() &&
-                        CheckVersion(request->version()).ok());
+    response->set_ready(serving_ && Find(request->name(), request->version()).ok());
     return absl::OkStatus();
   });
 }
@@ -48,11 +56,9 @@ grpc::ServerUnaryReactor* InferenceService::ModelMetadata(
     grpc::CallbackServerContext* context, const inference::ModelMetadataRequest* request,
     inference::ModelMetadataResponse* response) {
   return FinishNow(context, services_, [&] {
-    const auto model = services_.models->Find(request->name());
-    if (!model.ok()) return model.status();
-    const absl::Status version = CheckVersion(request->version());
-    if (version.ok()) FillMetadata(*(*model)->engine, response);
-    return version;
+    const auto model = Find(request->name(), request->version());
+    if (model.ok()) FillMetadata(*(*model)->engine, response);
+    return model.status();
   });
 }
 
@@ -65,6 +71,34 @@ grpc::ServerUnaryReactor* InferenceService::ModelInfer(grpc::CallbackServerConte
 grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>*
 InferenceService::ModelStreamInfer(grpc::CallbackServerContext* context) {
   return InferStreamCall::Start(context, services_);
+}
+
+grpc::ServerUnaryReactor* InferenceService::ModelConfig(
+    grpc::CallbackServerContext* context, const inference::ModelConfigRequest* request,
+    inference::ModelConfigResponse* response) {
+  return FinishNow(context, services_, [&] {
+    const auto model = Find(request->name(), request->version());
+    if (model.ok()) FillConfig(*(*model)->engine, response->mutable_config());
+    return model.status();
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::ModelStatistics(
+    grpc::CallbackServerContext* context, const inference::ModelStatisticsRequest* request,
+    inference::ModelStatisticsResponse* response) {
+  return FinishNow(context, services_, [&] {
+    if (request->name().empty()) {
+      for (const auto& [name, model] : services_.models->all()) {
+        FillStatistics(name, model.observer->totals(), response->add_model_stats());
+      }
+      return CheckVersion(request->version());
+    }
+    const auto model = Find(request->name(), request->version());
+    if (model.ok()) {
+      FillStatistics(request->name(), (*model)->observer->totals(), response->add_model_stats());
+    }
+    return model.status();
+  });
 }
 
 }  // namespace acuity::server

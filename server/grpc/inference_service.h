@@ -2,7 +2,9 @@
 #pragma once
 
 #include <atomic>
+#include <string>
 
+#include "absl/status/statusor.h"
 #include "inference/grpc_service.grpc.pb.h"
 #include "server/grpc/service_context.h"
 
@@ -35,8 +37,18 @@ class InferenceService final : public inference::GRPCInferenceService::CallbackS
                                        inference::ModelInferResponse* response) override;
   grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>*
   ModelStreamInfer(grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* ModelConfig(grpc::CallbackServerContext* context,
+                                        const inference::ModelConfigRequest* request,
+                                        inference::ModelConfigResponse* response) override;
+  grpc::ServerUnaryReactor* ModelStatistics(grpc::CallbackServerContext* context,
+                                            const inference::ModelStatisticsRequest* request,
+                                            inference::ModelStatisticsResponse* response) override;
 
  private:
+  // The model of that name and version, or NotFound.
+  absl::StatusOr<const ServedModel*> Find(const std::string& name,
+                                          const std::string& version) const;
+
   const ServiceContext services_;
   const std::atomic<bool>& serving_;
 };

@@ -8,11 +8,12 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "engine/engine.h"
+#include "server/grpc/request_totals.h"
 
 namespace acuity::server {
 
 struct ServedModel {
-  engine::EngineObserver* observer = nullptr;  // outlives the engine
+  RequestTotals* observer = nullptr;  // not owned; outlives the engine
   std::unique_ptr<engine::Engine> engine;
 };
 

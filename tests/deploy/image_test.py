@@ -1,11 +1,22 @@
 """The image, run as docs/deploy.md says: what is in it, that it serves without a network, that SIGTERM loses nothing,
-and what it says when its surroundings are wrong."""
+what the browser shows of it, and what it says when its surroundings are wrong.
+
+ACUITY_SCREENSHOTS: where the pictures of the attention page go; build/deploy by default.
+"""
 import datetime
 import json
+import os
+import pathlib
 import re
+import subprocess
+import sys
+import tempfile
 import unittest
 
-from containers import Container, IMAGE, podman, wait_for
+from containers import Container, IMAGE, ROOT, podman, wait_for
+
+sys.path.append(str(ROOT / "tests/integration"))
+from browser import Browser
 
 SMALL = ("--model", "smol=/models/model.gguf", "--max-context", "512", "--kv-memory", "64MiB")
 
@@ -79,6 +90,30 @@ class ServingTest(unittest.TestCase):
             print(f"SIGTERM with {streams} streams running: {streams - len(answers)} lost")
 
 
+class PageTest(unittest.TestCase):
+    def test_the_attention_page_draws_what_the_daemon_measured(self):
+        pictures = pathlib.Path(os.environ.get("ACUITY_SCREENSHOTS", ROOT / "build/deploy"))
+        pictures.mkdir(parents=True, exist_ok=True)
+        # On this machine's loopback, where the browser is.
+        with Container(*SMALL, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--report-min-tokens", "300",
+                       network="host") as container:
+            serving = container.wait_serving()
+            for number in range(3):
+                text = f"Letter {number}. " + "The river was low all summer and they spoke of little else. " * (24 + number * 5)
+                answer = container.acuity("--server", serving["listen"], "generate", "--json", "--prompt", text,
+                                          "--max-tokens", "8")
+                self.assertEqual(answer.returncode, 0, answer.stderr)
+            with Browser() as browser:
+                for dark in (False, True):
+                    browser.open(f"http://{serving['metrics']}/", dark=dark)
+                    browser.wait("document.querySelectorAll('#maps figure table').length === 1")
+                    self.assertEqual(browser.evaluate("document.getElementById('recent').rows.length"), 4)
+                    self.assertGreater(browser.evaluate("document.querySelectorAll('#maps svg rect').length"), 30 * 7)
+                    browser.screenshot(pictures / f"page-{'dark' if dark else 'light'}.png")
+                self.assertEqual(browser.reported("Runtime.exceptionThrown"), [])
+        print(f"pictures of the attention page in {pictures}")
+
+
 class WrongSurroundingsTest(unittest.TestCase):
     """The message is on stderr, the exit code is not 0, and the health check never passes."""
 
@@ -102,6 +137,17 @@ class WrongSurroundingsTest(unittest.TestCase):
     def test_a_socket_on_the_read_only_disk(self):
         with Container(*SMALL, "--listen", "unix:/run/acuity.sock") as container:
             self.fails(container, "--listen", "unix:/run/acuity.sock")
+
+    def test_a_socket_on_a_disk_that_is_full(self):
+        with tempfile.TemporaryDirectory() as full:
+            # The folder itself takes the only inode.
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1,mode=1777", "full", full], check=True)
+            try:
+                with Container(*SMALL, "--listen", "unix:/run/full/acuity.sock",
+                               options=("-v", f"{full}:/run/full:rw")) as container:
+                    self.fails(container, "--listen", "unix:/run/full/acuity.sock")
+            finally:
+                subprocess.run(["umount", full], check=True)
 
     def test_ports_in_use(self):
         with Container(*SMALL) as first:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 import unittest
 
 import jsonschema
@@ -17,10 +18,11 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = pathlib.Path(os.environ["ACUITY_TOOLS"]) / "bin"
 KUBERNETES = ROOT / "deploy/kubernetes"
-OVERLAYS = ("cpu", "tls", "inference-gateway")
-VERSION = "1.37"
+OVERLAYS = ("cpu", "cuda", "tls", "inference-gateway")
+VERSION = "1.37"  # of Kubernetes
+VERSION_OF_ACUITY = re.search(r"project\(acuity VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1]
 OWN_SCHEMAS = {kind: json.loads((KUBERNETES / f"schemas/{kind}.json").read_text())
-               for kind in ("ServiceMonitor", "InferencePool")}
+               for kind in ("ServiceMonitor", "PrometheusRule", "InferencePool")}
 
 
 def tool(name, *arguments):
@@ -49,6 +51,10 @@ def the(resources, kind):
     return found[0]
 
 
+def named(resources, kind, name):
+    return the([r for r in resources if r["metadata"]["name"] == name], kind)
+
+
 class ManifestsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -67,20 +73,58 @@ class ManifestsTest(unittest.TestCase):
 
     def test_the_check_itself_rejects_what_is_wrong(self):
         deployment = the(self.rendered["cpu"], "Deployment")
-        for path, value in ((("spec", "template", "spec", "contaniers"), []), (("spec", "replicas"), "two"),
-                            (("kind",), "Deploymint"), (("apiVersion",), "apps/v7")):
+        pod = ("spec", "template", "spec")
+        for path, value, said in (((*pod, "contaniers"), [], "contaniers"), (("spec", "replicas"), "two", "two"),
+                                  ((*pod, "containers", 0, "argz"), ["--device=cpu"], "argz"),
+                                  ((*pod, "containers", 0, "livenessProbe", "grcp"), {"port": 8702}, "grcp"),
+                                  ((*pod, "volumes", 0, "persistentVolumeClaim", "claim"), "x", "claim"),
+                                  (("kind",), "Deploymint", "deploymint"), (("apiVersion",), "apps/v7", "v7")):
             wrong = copy.deepcopy(deployment)
             at = wrong
             for name in path[:-1]:
                 at = at[name]
             at[path[-1]] = value
-            with self.subTest(path), self.assertRaises(Exception):
+            with self.subTest(path), self.assertRaises(Exception) as caught:
                 validate(wrong)
-        for kind, overlay in (("ServiceMonitor", "cpu"), ("InferencePool", "inference-gateway")):
+            self.assertIn(said, getattr(caught.exception, "message", "").lower(), path)
+        for kind, overlay in (("ServiceMonitor", "cpu"), ("PrometheusRule", "cpu"),
+                              ("InferencePool", "inference-gateway")):
             wrong = copy.deepcopy(the(self.rendered[overlay], kind))
             wrong["spec"]["nonsense"] = 1
             with self.assertRaises(jsonschema.ValidationError):
                 validate(wrong)
+
+    def test_everything_is_in_the_namespace(self):
+        for overlay, resources in self.rendered.items():
+            for resource in resources:
+                if resource["kind"] != "Namespace":
+                    self.assertEqual(resource["metadata"].get("namespace"), "acuity", f"{overlay} {resource['kind']}")
+
+    def test_the_operators_rules_and_dashboards_are_the_files(self):
+        subprocess.run([sys.executable, ROOT / "deploy/prometheus/prometheus_rule.py", "--check"], check=True)
+        rules = yaml.safe_load((ROOT / "deploy/prometheus/acuity.rules.yml").read_text())
+        for rule in self.each("PrometheusRule"):
+            self.assertEqual(rule["spec"], rules)
+        for resources in self.rendered.values():
+            dashboards = named(resources, "ConfigMap", "acuity-dashboards")
+            self.assertEqual(dashboards["metadata"]["labels"], {"grafana_dashboard": "1"})
+            self.assertEqual(dashboards["data"], {f"{name}.json": (ROOT / f"deploy/grafana/{name}.json").read_text()
+                                                  for name in ("service", "attention")})
+
+    def test_the_cuda_overlay_asks_for_a_gpu_and_the_others_do_not(self):
+        for overlay, resources in self.rendered.items():
+            cuda = overlay == "cuda"
+            pod = the(resources, "Deployment")["spec"]["template"]["spec"]
+            daemon, guard = pod["containers"]
+            self.assertEqual((pod.get("runtimeClassName"), pod.get("nodeSelector")),
+                             ("nvidia", {"nvidia.com/gpu.present": "true"}) if cuda else (None, None))
+            # Kubernetes wants requests and limits of such a resource equal.
+            for bound in ("limits", "requests"):
+                self.assertEqual(daemon["resources"][bound].get("nvidia.com/gpu"), 1 if cuda else None)
+                self.assertNotIn("nvidia.com/gpu", guard["resources"][bound])
+            self.assertIn(f"--device={'cuda' if cuda else 'cpu'}", daemon["args"])
+            self.assertEqual(daemon["image"], f"acuity:{VERSION_OF_ACUITY}{'-cuda' if cuda else ''}")
+            self.assertEqual(guard["image"], f"acuity-guard:{VERSION_OF_ACUITY}")
 
     def test_the_restricted_pod_security_standard(self):
         for deployment in self.each("Deployment"):
@@ -131,10 +175,20 @@ class ManifestsTest(unittest.TestCase):
     def test_metrics_that_the_manifests_name_are_documented(self):
         documented = set(re.findall(r"^\| `(acuity_\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M))
         for resources in self.rendered.values():
-            text = yaml.safe_dump_all(r for r in resources if r["kind"] in ("HorizontalPodAutoscaler", "ConfigMap"))
+            text = yaml.safe_dump_all(r for r in resources if r["kind"] in ("HorizontalPodAutoscaler", "ConfigMap") and
+                                      r["metadata"]["name"] != "acuity-dashboards")
             names = set(re.findall(r"\bacuity_\w+", text))
             self.assertTrue(names)
             self.assertLessEqual(names, documented)
+
+    def test_the_endpoint_picker_is_told_the_port_of_the_metrics(self):
+        resources = self.rendered["inference-gateway"]
+        mapping = named(resources, "ConfigMap", "acuity-endpoint-picker-metrics")["data"]
+        ports = {p["name"]: p["containerPort"] for c in the(resources, "Deployment")["spec"]["template"]["spec"]["containers"]
+                 for p in c["ports"]}
+        self.assertEqual(mapping["model-server-metrics-port"], str(ports["metrics"]))
+        self.assertEqual({k for k in mapping if k.endswith("-metric")},
+                         {"total-queued-requests-metric", "total-running-requests-metric", "kv-cache-usage-percentage-metric"})
 
     def test_secrets_are_named_and_never_contained(self):
         resources = self.rendered["tls"]

@@ -25,6 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ["ACUITY_BIN"])
 MODEL = pathlib.Path(os.environ["ACUITY_DEPS"]) / "models/smollm2-135m-instruct-q4_1.gguf"
 RULES = ROOT / "deploy/prometheus/acuity.rules.yml"
+KUBERNETES = ROOT / "deploy/kubernetes"
 DASHBOARDS = [ROOT / f"deploy/grafana/{name}.json" for name in ("service", "attention")]
 
 
@@ -120,6 +121,7 @@ class MonitoringTest(unittest.TestCase):
             serving = json.loads(line)
             if serving["event"] == "serving":
                 break
+        cls.metrics = serving["metrics"]
         cls.prometheus = Prometheus(folder.name, serving["metrics"])
         cls.addClassCleanup(cls.prometheus.stop)
         cls.load = Load(serving["listen"])
@@ -138,6 +140,22 @@ class MonitoringTest(unittest.TestCase):
         self.assertEqual(missing, {}, f"no data for these after {seconds} s; load: {self.load.errors[:3]}")
         return total
 
+    def what_kubernetes_asks_for_is_a_gauge(self):
+        """The names in the endpoint picker's mapping and in the autoscaler, of the daemon under load."""
+        mapping = yaml.safe_load((KUBERNETES / "overlays/inference-gateway/metric-mapping.yaml").read_text())["data"]
+        autoscaler = yaml.safe_load((KUBERNETES / "components/autoscaling/autoscaler.yaml").read_text())["spec"]
+        picked = {key: name for key, name in mapping.items() if key.endswith("-metric")}
+        names = {*picked.values(), *(metric["pods"]["metric"]["name"] for metric in autoscaler["metrics"])}
+        self.assertEqual(len(picked), 3)
+        self.expect([(name, name) for name in names])
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as answer:
+            types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", answer.read().decode(), re.M))
+        self.assertEqual({types[name] for name in names}, {"gauge"})
+        # They mean it: something runs while there is load, and holds a share of the cache.
+        self.expect([(key, f"max_over_time({picked[key]}[1m]) > 0") for key in
+                     ("total-running-requests-metric", "kv-cache-usage-percentage-metric")])
+        self.expect([("a share", f"max_over_time({picked['kv-cache-usage-percentage-metric']}[1m]) <= 1")])
+
     def test_everything_returns_data_and_the_end_is_noticed(self):
         recorded = [(r["record"], r["record"]) for r in rules() if "record" in r]
         of_alerts = [(f"{r['alert']}: {s}", s) for r in rules() if "alert" in r
@@ -148,6 +166,7 @@ class MonitoringTest(unittest.TestCase):
         self.assertEqual(len(panels), len(dict(panels)), "two panels of one title")
         for _, expression in panels:
             promql_parser.parse(expression)
+        self.what_kubernetes_asks_for_is_a_gauge()
         counts = [self.expect(group) for group in (recorded, of_alerts, panels)]
         print(f"{counts[0]} recorded series, {counts[1]} selectors of alerts and {counts[2]} panel expressions return "
               f"data after {self.load.rounds} rounds of load")

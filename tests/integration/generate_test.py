@@ -44,6 +44,22 @@ class GenerateTest(unittest.TestCase):
         self.assertEqual(first.result.usage.completion_tokens, 64)
         self.assertEqual(first.result.seed, 11)
 
+    def test_as_many_samples_as_there_may_be(self):
+        arguments = dict(temperature=1.0, seed=12, max_tokens=6, ignore_eos=True)
+        few = self.daemon.generate("The best thing about winter is", n=4, **arguments)
+        most = self.daemon.generate("The best thing about winter is", n=16, **arguments)
+        self.assertEqual(sorted(most.ids), list(range(16)))
+        self.assertEqual({i: most.ids[i] for i in range(4)}, few.ids)
+        self.assertGreater(len({tuple(ids) for ids in most.ids.values()}), 12)
+        self.assertEqual(set(most.finish.values()), {"FINISH_REASON_LENGTH"})
+        self.assertEqual(most.result.usage.completion_tokens, 16 * 6)
+        self.assertEqual(self.daemon.wait_idle(), 0)
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.daemon.generate("The best thing about winter is", n=17, **arguments)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+        for part in ("sampling.n", "17", "16"):
+            self.assertIn(part, caught.exception.details())
+
     def test_a_stop_string_is_cut_wherever_tokens_split_it(self):
         whole = self.daemon.generate("Count: one, two, three,", temperature=0, max_tokens=24,
                                      ignore_eos=True)

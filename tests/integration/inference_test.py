@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 from google.protobuf import descriptor_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from harness import ROOT, Daemon, long_text, pb
@@ -54,8 +54,10 @@ class ProtocolTest(unittest.TestCase):
             subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-I", str(ROOT / "proto"),
                             f"--descriptor_set_out={out.name}", "inference/grpc_service.proto"], check=True)
             ours = descriptor_pb2.FileDescriptorSet.FromString(out.read()).file[0]
-        theirs = descriptor_pb2.FileDescriptorProto()
+        theirs, of_config = descriptor_pb2.FileDescriptorProto(), descriptor_pb2.FileDescriptorProto()
         service_pb2.DESCRIPTOR.CopyToProto(theirs)
+        model_config_pb2.DESCRIPTOR.CopyToProto(of_config)
+        self.assertEqual(theirs.package, of_config.package)
         self.assertEqual(ours.package, theirs.package)
 
         def flat(messages, prefix=""):
@@ -67,15 +69,21 @@ class ProtocolTest(unittest.TestCase):
             return {f.name: (f.number, f.type, f.label, f.type_name, f.oneof_index if f.HasField("oneof_index") else None)
                     for f in message.field}
 
-        known = dict(flat(theirs.message_type))
+        known = dict(flat([*theirs.message_type, *of_config.message_type]))
+        # Of these we have some fields only: what they say of other kinds of models is left out.
+        partial = {"ModelConfig", "ModelInput", "ModelOutput", "ModelStatistics", "InferStatistics"}
         names = [name for name, _ in flat(ours.message_type)]
         self.assertGreater(len(names), 15)
         for name, message in flat(ours.message_type):
             with self.subTest(message=name):
-                self.assertEqual(fields(message), fields(known[name]))
+                mine, expected = fields(message), fields(known[name])
+                self.assertEqual(mine, {k: v for k, v in expected.items() if k in mine or name not in partial})
+        values = lambda file: {e.name: {v.name: v.number for v in e.value} for e in file.enum_type}
+        self.assertEqual(list(values(ours)), ["DataType"])
+        self.assertLessEqual(values(ours)["DataType"].items(), values(of_config)["DataType"].items())
         methods = {m.name: m for m in theirs.service[0].method}
         self.assertEqual(ours.service[0].name, theirs.service[0].name)
-        self.assertEqual(len(ours.service[0].method), 7)
+        self.assertEqual(len(ours.service[0].method), 9)
         for method in ours.service[0].method:
             for part in ("input_type", "output_type", "client_streaming", "server_streaming"):
                 self.assertEqual(getattr(method, part), getattr(methods[method.name], part), method.name)
@@ -136,6 +144,64 @@ class InferenceTest(unittest.TestCase):
         for name, version in (("nope", ""), ("smol", "2")):
             with self.assertRaises(InferenceServerException) as caught:
                 self.client.get_model_metadata(name, version)
+            self.assertEqual(caught.exception.status(), "StatusCode.NOT_FOUND")
+
+    def test_the_configuration_says_what_the_metadata_says(self):
+        metadata, config = self.client.get_model_metadata("smol"), self.client.get_model_config("smol").config
+        self.assertEqual((config.name, config.platform, config.backend, config.max_batch_size),
+                         ("smol", metadata.platform, "acuity", 0))
+        self.assertTrue(config.model_transaction_policy.decoupled)  # a request may have many answers
+        for ours, theirs in ((config.input, metadata.inputs), (config.output, metadata.outputs)):
+            datatype = lambda t: model_config_pb2.DataType.Name(t.data_type)[len("TYPE_"):].replace("STRING", "BYTES")
+            self.assertEqual([(t.name, datatype(t), list(t.dims)) for t in ours],
+                             [(t.name, t.datatype, list(t.shape)) for t in theirs])
+        self.assertEqual([t.name for t in config.input if not t.optional], ["text_input"])
+        as_json = self.client.get_model_config("smol", "1", as_json=True)["config"]
+        self.assertEqual(as_json["model_transaction_policy"], {"decoupled": True})
+        for name, version in (("nope", ""), ("smol", "2"), ("", "")):
+            with self.assertRaises(InferenceServerException) as caught:
+                self.client.get_model_config(name, version)
+            self.assertEqual(caught.exception.status(), "StatusCode.NOT_FOUND")
+
+    def statistics(self, name="smol"):
+        return self.client.get_inference_statistics(name).model_stats
+
+    def test_statistics_are_those_of_the_metrics(self):
+        self.daemon.wait_idle()
+        before, queued = self.statistics()[0], self.daemon.metric("acuity_queue_duration_seconds_sum")
+        whole = self.daemon.metric("acuity_request_duration_seconds_sum")
+        for i in range(3):
+            self.infer(f"Statistics {i}", max_tokens=4, sampling_parameters='{"ignore_eos": true}')
+        self.daemon.generate("Statistics of acuity.v1", max_tokens=2)
+        self.refused(service_pb2.ModelInferRequest(model_name="smol"), "inputs.text_input")
+        self.daemon.wait_idle()
+        after, = self.statistics()
+        self.assertEqual((after.name, after.version), ("smol", "1"))
+        self.assertEqual(after.inference_count - before.inference_count, 4)
+        self.assertEqual(after.execution_count, self.daemon.metric("acuity_step_duration_seconds_count"))
+        self.assertLess(abs(after.last_inference / 1000 - time.time()), 60)
+        sums = {name: getattr(after.inference_stats, name).ns - getattr(before.inference_stats, name).ns
+                for name in ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")}
+        for name in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+            self.assertEqual(getattr(after.inference_stats, name).count, after.inference_count, name)
+        self.assertAlmostEqual(sums["success"] / 1e9,
+                               self.daemon.metric("acuity_request_duration_seconds_sum") - whole, places=6)
+        self.assertAlmostEqual(sums["queue"] / 1e9,
+                               self.daemon.metric("acuity_queue_duration_seconds_sum") - queued, places=6)
+        self.assertEqual(sums["success"], sums["queue"] + sums["compute_infer"])
+        self.assertEqual((sums["fail"], sums["compute_input"], sums["compute_output"]), (0, 0, 0))
+        # One that is cut off fails; of all models.
+        with self.assertRaises(InferenceServerException):
+            self.client.infer("smol", inputs(max_tokens=1500, sampling_parameters='{"ignore_eos": true}'),
+                              client_timeout=0.5)
+        self.daemon.wait_idle()
+        failed, = self.statistics("")
+        self.assertEqual(failed.inference_count, after.inference_count)
+        self.assertEqual(failed.inference_stats.fail.count, after.inference_stats.fail.count + 1)
+        self.assertGreater(failed.inference_stats.fail.ns - after.inference_stats.fail.ns, 400e6)
+        for name, version in (("nope", ""), ("smol", "2"), ("", "2")):
+            with self.assertRaises(InferenceServerException) as caught:
+                self.client.get_inference_statistics(name, version)
             self.assertEqual(caught.exception.status(), "StatusCode.NOT_FOUND")
 
     def test_one_answer_is_that_of_acuity_v1(self):

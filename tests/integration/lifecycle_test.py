@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -12,7 +13,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase)
 
-from harness import MODEL, Daemon, acuity, acuity_pb2_grpc, long_text, pb, temporary_file
+from harness import (BIN, MODEL, START_SECONDS, Daemon, acuity, acuity_pb2_grpc, long_text, pb,
+                     temporary_file)
 
 SMALL = ("--max-context", "512", "--kv-memory", "64MiB")
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -111,6 +113,25 @@ class LifecycleTest(unittest.TestCase):
             model = daemon.stub.GetModel(pb.GetModelRequest(model="smol"))
             self.assertEqual(model.max_context, 256)
             self.assertIn("ssmax", model.attention_policy)
+
+    def test_a_log_on_a_full_disk_stops_nothing(self):
+        with tempfile.TemporaryDirectory() as folder, open("/dev/full", "w") as full:
+            address = f"unix:{folder}/acuity.sock"
+            daemon = subprocess.Popen([BIN / "acuityd", "--model", f"smol={MODEL}", "--listen", address,
+                                       "--metrics-listen", "", *SMALL], stderr=full)
+            try:
+                end = time.time() + START_SECONDS
+                while acuity("health", server=address).returncode != 0 and time.time() < end:
+                    self.assertIsNone(daemon.poll())
+                    time.sleep(0.1)
+                run = acuity("generate", "--prompt", "The capital of France is", "--max-tokens", "4", "--temperature", "0",
+                             server=address)
+                self.assertIn("Paris", run.stdout, run.stderr)
+                daemon.send_signal(signal.SIGTERM)
+                self.assertEqual(daemon.wait(60), 0)
+            finally:
+                daemon.kill()
+                daemon.wait()
 
     def test_sigterm_loses_no_request(self):
         streams = 16

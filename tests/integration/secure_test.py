@@ -54,8 +54,8 @@ class TokenTest(unittest.TestCase):
             methods.append("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
             methods += ["/inference.GRPCInferenceService/" + name for name in (
                 "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer",
-                "ModelStreamInfer")]
-            self.assertEqual(len(methods), 15)
+                "ModelStreamInfer", "ModelConfig", "ModelStatistics")]
+            self.assertEqual(len(methods), 17)
             wrong = [[], bearer("nope"), bearer(""), [("authorization", "a-secret")],
                      [("authorization", "Basic a-secret")], bearer("a-secret") + bearer("a-secret"),
                      bearer(hashlib.sha256(b"a-secret").hexdigest())]
