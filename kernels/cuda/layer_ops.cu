@@ -65,6 +65,7 @@ const char* RefusedHeads(const QkvAppendParams& p) {
 const char* AddNorm(const AddNormParams& p, void* stream) {
   if (!Is16Bit(p.dtype)) return "AddNorm: dtype must be kBFloat16 or kFloat16";
   if (p.dim < 1) return "AddNorm: dim must be at least 1";
+  if (p.out == nullptr && p.norm.weight != nullptr) return "AddNorm: out must be given with a norm";
   if (p.rows < 0 || p.rows > kMaxBlocksX) return "AddNorm: rows must be within 0 and 2^31 - 1";
   const bool aligned =
       p.dim % kChunk == 0 && Aligned({p.residual, p.delta, p.out, p.norm.weight, p.norm.bias});

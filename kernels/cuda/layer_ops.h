@@ -34,12 +34,13 @@ struct EmbedRowsParams {
 
 // residual += delta_scale * delta; out = normalised(residual) * weight + bias.
 struct AddNormParams {
-  NormParams norm;                 // kRms or kLayer; weight and bias: device
+  // kRms or kLayer; weight and bias: device. No weight: no norm, out is the residual, rounded.
+  NormParams norm;
   DType dtype = DType::kBFloat16;  // of delta and out: kBFloat16 or kFloat16
   float* residual = nullptr;       // [rows, dim], in place
   const void* delta = nullptr;     // [rows, dim], or null: the residual stays as it is
   float delta_scale = 1;
-  void* out = nullptr;  // [rows, dim]
+  void* out = nullptr;  // [rows, dim], or null without a norm: nothing is written
   int64_t rows = 0;
   int dim = 0;  // >= 1; 16 bytes at a time if it is a multiple of 8
 };

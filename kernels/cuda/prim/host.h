@@ -61,7 +61,8 @@ void Commit();
 void Wait(int pending);
 
 using Body = void (*)(const void* args);
-const char* Run(Dim3 grid, int threads, int shared_bytes, Body body, const void* args);
+const char* Run(Dim3 grid, int threads, int shared_bytes, Body body, const void* args,
+                size_t args_bytes);
 
 template <typename T>
 class CheckedReference {
@@ -240,7 +241,7 @@ const char* Launch(Dim3 grid, int shared_bytes, const typename Kernel::Args& arg
   const auto body = [](const void* arguments) {
     Kernel::Run(*static_cast<const typename Kernel::Args*>(arguments));
   };
-  return emulation::Run(grid, Kernel::kThreads, shared_bytes, body, &args);
+  return emulation::Run(grid, Kernel::kThreads, shared_bytes, body, &args, sizeof(args));
 }
 
 }  // namespace acuity::kernels::prim

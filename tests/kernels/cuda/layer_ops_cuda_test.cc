@@ -129,6 +129,38 @@ TEST(CudaAddNorm, EveryTailKindAndAlignmentAgainstDouble) {
   }
 }
 
+TEST(CudaAddNorm, WithoutANormTheSumIsRounded) {
+  constexpr int64_t kRows = 2;
+  for (DType dtype : kTypes) {
+    for (int dim : {1, 9, 64, 2052}) {
+      const std::vector<float> residual = Random(kRows * dim, 1, 3);
+      std::vector<float> delta;
+      const std::vector<uint16_t> halves = RandomHalves(dtype, kRows * dim, 4, &delta, 2);
+      DeviceArray<float> residual_d(residual);
+      DeviceArray<uint16_t> delta_d(halves), out_d(std::vector<uint16_t>(kRows * dim, kGuard));
+      AddNormParams p;
+      p.dtype = dtype;
+      p.residual = residual_d.data();
+      p.out = out_d.data();
+      p.rows = kRows;
+      p.dim = dim;
+      ASSERT_STREQ(AddNorm(p, nullptr), nullptr);  // rounds
+      ASSERT_STREQ(Finish(), nullptr);
+      const std::vector<uint16_t> rounded = out_d.Read();
+      p.delta = delta_d.data();
+      p.delta_scale = 0.5f;
+      p.out = nullptr;
+      ASSERT_STREQ(AddNorm(p, nullptr), nullptr);  // adds
+      ASSERT_STREQ(Finish(), nullptr);
+      const std::vector<float> sum = residual_d.Read();
+      for (size_t i = 0; i < sum.size(); ++i) {
+        ASSERT_EQ(rounded[i], Round(dtype, residual[i])) << dim << " element " << i;
+        ASSERT_EQ(sum[i], residual[i] + 0.5f * delta[i]) << dim << " element " << i;
+      }
+    }
+  }
+}
+
 TEST(CudaAddNorm, ARowsBitsDependOnNeitherItsNeighboursNorTheSchedule) {
   constexpr int kDim = 700, kRows = 5;
   const std::vector<float> residual = Random(kRows * kDim, 1), weight = Random(kDim, 2);
