@@ -233,6 +233,7 @@ inline float Log2(float x) { return std::log2(x); }
 inline float Reciprocal(float x) { return 1 / x; }
 inline float Max(float x, float y) { return x > y || y != y ? x : y; }
 inline float FusedMultiplyAdd(float x, float y, float z) { return std::fma(x, y, z); }
+inline float Multiply(float x, float y) { return x * y; }  // the baseline CPU has nothing to fuse
 
 template <typename Kernel>
 const char* Launch(Dim3 grid, int shared_bytes, const typename Kernel::Args& args, Stream) {

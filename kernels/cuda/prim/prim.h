@@ -154,6 +154,7 @@ ACUITY_DEVICE float Log2(float x);
 ACUITY_DEVICE float Reciprocal(float x);
 ACUITY_DEVICE float Max(float x, float y);                        // the other one if one is NaN
 ACUITY_DEVICE float FusedMultiplyAdd(float x, float y, float z);  // x y + z, rounded once
+ACUITY_DEVICE float Multiply(float x, float y);  // rounded: never fused with an addition
 
 // ---- Launch (host code) ----
 
