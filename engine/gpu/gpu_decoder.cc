@@ -166,6 +166,16 @@ std::byte* GpuDecoder::KPages(int layer) const {
   return pages_.As<std::byte>() + int64_t{layer} * 2 * num_blocks_ * page_bytes();
 }
 
+int64_t GpuDecoder::stats_bytes(const StepShape& shape) const {
+  if (!shape.stats) return 0;
+  return int64_t{spec_.num_layers} * shape.rows * spec_.num_heads *
+         static_cast<int64_t>(sizeof(kernels::RowStats));
+}
+
+int64_t GpuDecoder::mass_bytes(const StepShape& shape) const {
+  return int64_t{spec_.num_layers} * shape.span_masses * static_cast<int64_t>(sizeof(uint64_t));
+}
+
 absl::Status GpuDecoder::Reserve(const StepShape& shape) {
   // Half as much again, so that a growing context does not allocate at every step.
   const auto grow = [this](DeviceMemory* memory, int64_t bytes, bool pinned) -> absl::Status {
@@ -177,20 +187,14 @@ absl::Status GpuDecoder::Reserve(const StepShape& shape) {
                                             : device_->Allocate("a step's arrays", grown));
     return absl::OkStatus();
   };
-  const int64_t stats_bytes = shape.stats
-                                  ? int64_t{spec_.num_layers} * shape.rows * spec_.num_heads *
-                                        static_cast<int64_t>(sizeof(kernels::RowStats))
-                                  : 0;
-  const int64_t mass_bytes =
-      int64_t{spec_.num_layers} * shape.span_masses * static_cast<int64_t>(sizeof(uint64_t));
   stats_at_ = Aligned(int64_t{shape.logit_rows} * spec_.vocab_size * kFloat);
-  masses_at_ = stats_at_ + Aligned(stats_bytes);
-  hidden_at_ = masses_at_ + Aligned(mass_bytes);
+  masses_at_ = stats_at_ + Aligned(stats_bytes(shape));
+  hidden_at_ = masses_at_ + Aligned(mass_bytes(shape));
   const int64_t output_bytes = hidden_at_ + int64_t{shape.hidden_rows} * spec_.hidden_size * kHalf;
   ACUITY_RETURN_IF_ERROR(grow(&inputs_, step_->offsets().end, false));
   ACUITY_RETURN_IF_ERROR(grow(&pinned_inputs_, step_->offsets().end, true));
   ACUITY_RETURN_IF_ERROR(grow(&pinned_outputs_, output_bytes, true));
-  ACUITY_RETURN_IF_ERROR(grow(&masses_, mass_bytes, false));
+  ACUITY_RETURN_IF_ERROR(grow(&masses_, mass_bytes(shape), false));
   return grow(&workspace_, shape.workspace_floats * kFloat, false);
 }
 
@@ -258,6 +262,7 @@ void GpuDecoder::Check(const char* error) {
 
 absl::Status GpuDecoder::Enqueue(const StepShape& shape) {
   enqueued_ = absl::OkStatus();
+  if (shape.spans > 0) Check(device_->Zero(masses_.As<void>(), mass_bytes(shape)));
   Embed(shape);
   Rows rows = {shape.rows, residual_.As<float>(), rounded_attention_.As<void>()};
   for (int layer = 0; layer < spec_.num_layers && enqueued_.ok(); ++layer) {
@@ -463,11 +468,8 @@ absl::Status GpuDecoder::ReadBack(const Batch& batch, const StepShape& shape) {
   // Not the padding's.
   const int64_t logits = static_cast<int64_t>(batch.logit_rows.size()) * spec_.vocab_size;
   ACUITY_RETURN_IF_ERROR(copy(0, logits_.As<void>(), logits * kFloat));
-  if (shape.stats)
-    ACUITY_RETURN_IF_ERROR(copy(stats_at_, stats_.As<void>(), masses_at_ - stats_at_));
-  if (shape.spans > 0) {
-    ACUITY_RETURN_IF_ERROR(copy(masses_at_, masses_.As<void>(), hidden_at_ - masses_at_));
-  }
+  ACUITY_RETURN_IF_ERROR(copy(stats_at_, stats_.As<void>(), stats_bytes(shape)));
+  ACUITY_RETURN_IF_ERROR(copy(masses_at_, masses_.As<void>(), mass_bytes(shape)));
   const int64_t row_bytes = spec_.hidden_size * kHalf;
   return copy(hidden_at_, normed_.As<std::byte>() + shape.logit_rows * row_bytes,
               shape.hidden_rows * row_bytes);

@@ -92,7 +92,9 @@ class GpuDecoder final : public ModelRunner {
   int64_t page_bytes() const { return bytes_per_block_ / (2 * spec_.num_layers); }
   std::byte* KPages(int layer) const;
   std::byte* VPages(int layer) const { return KPages(layer) + num_blocks_ * page_bytes(); }
-  int64_t stats_floats(int64_t rows) const;
+  // Of the shape's statistics and span masses.
+  int64_t stats_bytes(const StepShape& shape) const;
+  int64_t mass_bytes(const StepShape& shape) const;
   // An input of the step, on the device.
   template <typename T>
   const T* Input(int64_t offset) const {

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/prim/host_recording.h"
+#include "kernels/cuda/prim/host_stream.h"
 #include "kernels/cuda/prim/prim.h"
 
 namespace acuity::kernels::prim::emulation {
@@ -466,8 +466,6 @@ void Machine::Land(const std::vector<AsyncCopy>& group) {
   }
 }
 
-thread_local Recording* current_recording = nullptr;
-
 }  // namespace
 
 void SetSeed(uint64_t seed) { TheMachine().random.Seed(seed); }
@@ -484,15 +482,12 @@ void* SharedMemoryBase() { return TheMachine().shared(); }
 void Copy(void* to, const void* from) { TheMachine().Copy(to, from); }
 void Commit() { TheMachine().Commit(); }
 void Wait(int pending) { TheMachine().Wait(pending); }
-void SetRecording(Recording* recording) { current_recording = recording; }
 const char* Run(Dim3 grid, int threads, int shared_bytes, Body body, const void* args,
-                size_t args_bytes) {
-  if (current_recording == nullptr) {
-    return TheMachine().Run(grid, threads, shared_bytes, body, args);
-  }
+                size_t args_bytes, Stream stream) {
+  if (stream == nullptr) return TheMachine().Run(grid, threads, shared_bytes, body, args);
   std::vector<Bits128> copy((args_bytes + sizeof(Bits128) - 1) / sizeof(Bits128));
   std::memcpy(copy.data(), args, args_bytes);
-  current_recording->push_back([=, copy = std::move(copy)] {
+  static_cast<Work*>(stream)->push_back([=, copy = std::move(copy)] {
     return TheMachine().Run(grid, threads, shared_bytes, body, copy.data());
   });
   return nullptr;

@@ -50,7 +50,8 @@ struct Dim3 {
   uint32_t x = 1, y = 1, z = 1;
 };
 
-// A cudaStream_t; null is the default stream. The emulation runs a launch before Launch returns.
+// A cudaStream_t; null is the default stream, on which the emulation runs a launch before Launch
+// returns (host_stream.h has others).
 using Stream = void*;
 
 // 16 bytes that are loaded, stored and copied as one.
