@@ -15,7 +15,7 @@ namespace acuity::kernels::cuda {
 
 // Each row chooses the `per_token` experts with its largest logits, of equal ones the lower expert;
 // a softmax of the chosen logits (or of all) weighs them. The assignments ("slots") are sorted by
-// expert, then by row.
+// expert, then by row. A NaN among a row's logits makes its weights NaN.
 struct RouteExpertsParams {
   const float* logits = nullptr;  // [rows, count]
   int64_t rows = 0;               // at most 2^20

@@ -58,7 +58,8 @@ struct QkvAppendKernel {
     for (int first = static_cast<int>(prim::BlockIndex().y) * per_turn; first < heads;
          first += static_cast<int>(prim::GridSize().y) * per_turn) {
       const int head = first + prim::ThreadIndex() / lanes;
-      Append(args, head, head < p.shape.num_heads ? of_q : of_k);
+      const bool is_q = head < p.shape.num_heads;
+      Append(args, head, {is_q ? of_q.mean : of_k.mean, is_q ? of_q.scale : of_k.scale});
     }
   }
 
@@ -68,7 +69,7 @@ struct QkvAppendKernel {
   };
 
   // This thread's eight elements of one head; `whole`: of the norm over all heads, if there is one.
-  ACUITY_DEVICE static void Append(const Args& args, int head, const Moments& whole) {
+  ACUITY_DEVICE static void Append(const Args& args, int head, Moments whole) {
     const QkvAppendParams& p = args.p;
     const AttentionShape& shape = p.shape;
     const int heads = shape.num_heads + 2 * shape.num_kv_heads;
@@ -148,7 +149,7 @@ struct QkvAppendKernel {
 
   // x <- normalised(x) * weight, where `wanted`.
   ACUITY_DEVICE static void Normalise(const Args& args, int head, int first, bool wanted,
-                                      const Moments& whole, Chunk& x) {
+                                      Moments whole, Chunk& x) {
     const QkvAppendParams& p = args.p;
     const Moments moments = p.whole_norm ? whole : HeadMoments(p, x);
     if (!wanted) return;
