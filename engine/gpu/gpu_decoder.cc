@@ -8,6 +8,7 @@
 #include "engine/loader/status_util.h"
 #include "engine/model/validation.h"
 #include "engine/model/weights.h"
+#include "kernels/cuda/experts.h"
 #include "kernels/cuda/layer_ops.h"
 
 namespace acuity::engine {
@@ -16,7 +17,7 @@ namespace {
 using kernels::cuda::AddNorm;
 using kernels::cuda::AddNormParams;
 
-constexpr int64_t kHalf = 2, kFloat = sizeof(float);
+constexpr int64_t kHalf = 2, kFloat = sizeof(float), kInt = sizeof(int32_t);
 constexpr int64_t kMaxPosition = int64_t{1} << 20;  // of the rotary kernel's angles
 
 // Left free where the KV pool takes the rest: cuBLAS's workspaces (32 MiB on an H100), graphs (some
@@ -35,8 +36,11 @@ absl::Status CheckSupported(const ModelSpec& spec, const ModelOptions& options,
                            shape.num_kv_heads, ", head_dim ", shape.head_dim, ", block_size ",
                            shape.block_size);
   }
-  if (spec.experts.count > 0) {
-    return InvalidArgument("experts is ", spec.experts.count, "; the GPU engine has none");
+  // RouteExperts' limits; their logits fit where a branch does.
+  const int most = std::min(1024, spec.hidden_size);
+  if (spec.experts.count > most || spec.experts.per_token > 32) {
+    return InvalidArgument("experts are ", spec.experts.count, ", ", spec.experts.per_token,
+                           " per token; at most ", most, " and 32 on a GPU");
   }
   if (spec.max_context > kMaxPosition) {
     return InvalidArgument("max_context is ", spec.max_context, "; at most ", kMaxPosition,
@@ -96,7 +100,8 @@ GpuDecoder::~GpuDecoder() { static_cast<void>(device_->Synchronise()); }
 
 absl::Status GpuDecoder::AllocateBuffers() {
   const int64_t rows = options_.max_batch_tokens, hidden = rows * spec_.hidden_size;
-  const int64_t ffn = rows * spec_.ffn_size, queries = rows * query_width();
+  const int64_t experts = spec_.experts.count, choices = rows * spec_.experts.per_token;
+  const int64_t ffn = std::max(rows, choices) * spec_.ffn_size, queries = rows * query_width();
   const int64_t stats = spec_.num_layers * rows * spec_.num_heads;
   struct Buffer {
     DeviceMemory* memory;
@@ -117,12 +122,23 @@ absl::Status GpuDecoder::AllocateBuffers() {
       {&hidden_, ffn * kHalf},
       {&logits_, int64_t{options_.max_logit_rows} * spec_.vocab_size * kFloat},
       {&stats_, stats * static_cast<int64_t>(sizeof(kernels::RowStats))},
+      {&router_logits_, rows * experts * kFloat},
+      {&chosen_, choices * kInt},
+      {&choice_weights_, choices * kFloat},
+      {&choice_slots_, choices * kInt},
+      {&slot_rows_, choices * kInt},
+      {&slot_begin_, experts > 0 ? (experts + 1) * kInt : 0},
+      {&gathered_, choices * spec_.hidden_size * kHalf},
+      {&routed_, choices * spec_.hidden_size * kHalf},
   };
   for (const Buffer& buffer : buffers) {
     if (buffer.bytes == 0) continue;
     ACUITY_ASSIGN_OR_RETURN(*buffer.memory,
                             device_->Allocate("activations (max_batch_tokens)", buffer.bytes));
   }
+  if (experts == 0) return absl::OkStatus();
+  ACUITY_ASSIGN_OR_RETURN(pinned_slot_begin_,
+                          device_->AllocatePinned("the experts' rows", slot_begin_.bytes()));
   return absl::OkStatus();
 }
 
@@ -321,7 +337,7 @@ void GpuDecoder::AddAndNormalise(const Rows& rows, bool add, const GpuNorm& norm
 void GpuDecoder::Attend(int layer, const StepShape& shape) {
   const GpuLayer& weights = weights_.layers[static_cast<size_t>(layer)];
   const InputOffsets& at = step_->offsets();
-  Gemm(normed_.As<void>(), shape.rows, weights.qkv, false, qkv_.As<void>());
+  Gemm(normed_.As<void>(), shape.rows, weights.qkv, qkv_.As<void>());
 
   kernels::cuda::QkvAppendParams append;
   append.shape = shape_;
@@ -396,58 +412,122 @@ GpuDecoder::Rows GpuDecoder::KeepRows(const StepShape& shape) {
 }
 
 void GpuDecoder::FeedForward(const GpuLayer& weights, const Rows& rows) {
+  if (spec_.experts.count > 0) {
+    RouteToExperts(weights, rows);
+    if (!spec_.post_norm) return;
+    Widen(branch_.As<void>(), rows.count, spec_.hidden_size, wide_.As<float>());
+    return PostNormalise(rows, weights.post_ffn_norm);
+  }
   const GpuFeedForward& ffn = weights.feed_forward[0];
-  Gemm(normed_.As<void>(), rows.count, ffn.in, false, gate_up_.As<void>());
+  Gemm(normed_.As<void>(), rows.count, ffn.in, gate_up_.As<void>());
+  Activate(rows.count);
+  Branch(hidden_.As<void>(), rows, ffn.down, weights.post_ffn_norm);
+}
+
+void GpuDecoder::Activate(int64_t rows) {
   kernels::cuda::ActivateParams activate;
   activate.activation = spec_.activation;
   activate.gated = spec_.gated_ffn;
   activate.in = gate_up_.As<void>();
-  activate.rows = rows.count;
+  activate.rows = rows;
   activate.dim = spec_.ffn_size;
   activate.out = hidden_.As<void>();
   Check(kernels::cuda::Activate(activate, device_->stream()));
-  Branch(hidden_.As<void>(), rows, ffn.down, weights.post_ffn_norm);
+}
+
+void GpuDecoder::RouteToExperts(const GpuLayer& weights, const Rows& rows) {
+  const int64_t hidden = spec_.hidden_size, per_token = spec_.experts.per_token;
+  WideGemm(normed_.As<void>(), rows.count, weights.router, router_logits_.As<float>());
+  kernels::cuda::RouteExpertsParams route;
+  route.logits = router_logits_.As<float>();
+  route.rows = rows.count;
+  route.count = spec_.experts.count;
+  route.per_token = spec_.experts.per_token;
+  route.normalised = spec_.experts.normalised;
+  route.experts = chosen_.As<int32_t>();
+  route.weights = choice_weights_.As<float>();
+  route.slots = choice_slots_.As<int32_t>();
+  route.begin = slot_begin_.As<int32_t>();
+  route.slot_rows = slot_rows_.As<int32_t>();
+  Check(kernels::cuda::RouteExperts(route, device_->stream()));
+  Check(kernels::cuda::GatherRows({normed_.As<void>(), slot_rows_.As<int32_t>(),
+                                   rows.count * per_token, hidden * kHalf, gathered_.As<void>()},
+                                  device_->stream()));
+  // The host must know how many rows each expert's products have.
+  const auto* begin = pinned_slot_begin_.As<int32_t>();
+  Check(device_->CopyToHost(pinned_slot_begin_.As<void>(), slot_begin_.As<void>(),
+                            slot_begin_.bytes()));
+  Check(device_->Synchronise());
+  if (!enqueued_.ok()) return;
+  const auto for_each_expert = [&](const DeviceMemory& x, auto linear, const DeviceMemory& y) {
+    for (size_t e = 0; e < weights.feed_forward.size(); ++e) {
+      const GpuLinear& one = weights.feed_forward[e].*linear;
+      if (begin[e] == begin[e + 1]) continue;
+      Gemm(x.As<std::byte>() + begin[e] * one.k * kHalf, begin[e + 1] - begin[e], one,
+           y.As<std::byte>() + begin[e] * one.n * kHalf);
+    }
+  };
+  for_each_expert(gathered_, &GpuFeedForward::in, gate_up_);
+  Activate(rows.count * per_token);
+  for_each_expert(hidden_, &GpuFeedForward::down, routed_);
+  kernels::cuda::CombineExpertsParams combine;
+  combine.routed = routed_.As<void>();
+  combine.slots = choice_slots_.As<int32_t>();
+  combine.weights = choice_weights_.As<float>();
+  combine.per_token = spec_.experts.per_token;
+  combine.rows = rows.count;
+  combine.dim = spec_.hidden_size;
+  combine.out = branch_.As<void>();
+  Check(kernels::cuda::CombineExperts(combine, device_->stream()));
 }
 
 void GpuDecoder::Branch(const void* x, const Rows& rows, const GpuLinear& linear,
                         const GpuNorm& post_norm) {
-  // With a bias the sum is rounded before the norm, as a model in bfloat16 has it.
-  const bool wide = spec_.post_norm && linear.bias == nullptr;
-  Gemm(x, rows.count, linear, wide, wide ? wide_.As<void>() : branch_.As<void>());
-  if (!spec_.post_norm) return;
-  if (!wide) {
-    Check(kernels::cuda::ScaleAndCap({.in = branch_.As<void>(),
-                                      .rows = rows.count,
-                                      .dim = spec_.hidden_size,
-                                      .out = wide_.As<float>(),
-                                      .out_stride = spec_.hidden_size},
-                                     device_->stream()));
-  }
-  AddNormParams norm;
-  norm.norm = {spec_.norm, spec_.norm_epsilon, post_norm.weight, post_norm.bias};
-  norm.residual = wide_.As<float>();
-  norm.out = branch_.As<void>();
-  norm.rows = rows.count;
-  norm.dim = spec_.hidden_size;
-  Check(AddNorm(norm, device_->stream()));
+  if (!spec_.post_norm) return Gemm(x, rows.count, linear, branch_.As<void>());
+  WideGemm(x, rows.count, linear, wide_.As<float>());
+  PostNormalise(rows, post_norm);
+}
+
+void GpuDecoder::PostNormalise(const Rows& rows, const GpuNorm& norm) {
+  AddNormParams params;
+  params.norm = {spec_.norm, spec_.norm_epsilon, norm.weight, norm.bias};
+  params.residual = wide_.As<float>();
+  params.out = branch_.As<void>();
+  params.rows = rows.count;
+  params.dim = spec_.hidden_size;
+  Check(AddNorm(params, device_->stream()));
 }
 
 void GpuDecoder::ComputeLogits(const StepShape& shape) {
-  Gemm(normed_.As<void>(), shape.logit_rows, weights_.output, true, logits_.As<void>());
+  WideGemm(normed_.As<void>(), shape.logit_rows, weights_.output, logits_.As<float>());
   if (spec_.logit_scale == 1 && spec_.logit_softcap == 0) return;
-  Check(kernels::cuda::ScaleAndCap({.dtype = kernels::DType::kFloat32,
-                                    .scale = spec_.logit_scale,
-                                    .cap = spec_.logit_softcap,
-                                    .in = logits_.As<void>(),
-                                    .rows = shape.logit_rows,
-                                    .dim = spec_.vocab_size,
-                                    .out = logits_.As<float>(),
-                                    .out_stride = spec_.vocab_size},
-                                   device_->stream()));
+  kernels::cuda::ScaleAndCapParams scale;
+  scale.dtype = kernels::DType::kFloat32;
+  scale.scale = spec_.logit_scale;
+  scale.cap = spec_.logit_softcap;
+  scale.in = scale.out = logits_.As<float>();
+  scale.rows = shape.logit_rows;
+  scale.dim = scale.out_stride = spec_.vocab_size;
+  Check(kernels::cuda::ScaleAndCap(scale, device_->stream()));
 }
 
-void GpuDecoder::Gemm(const void* x, int64_t rows, const GpuLinear& linear, bool float_out,
-                      void* y) {
+void GpuDecoder::Widen(const void* x, int64_t rows, int64_t dim, float* y) {
+  kernels::cuda::ScaleAndCapParams widen;
+  widen.in = x;
+  widen.rows = rows;
+  widen.dim = widen.out_stride = dim;
+  widen.out = y;
+  Check(kernels::cuda::ScaleAndCap(widen, device_->stream()));
+}
+
+void GpuDecoder::WideGemm(const void* x, int64_t rows, const GpuLinear& linear, float* y) {
+  if (linear.bias == nullptr) return Multiply(x, rows, linear, true, y);
+  Gemm(x, rows, linear, branch_.As<void>());
+  Widen(branch_.As<void>(), rows, linear.n, y);
+}
+
+void GpuDecoder::Multiply(const void* x, int64_t rows, const GpuLinear& linear, bool float_out,
+                          void* y) {
   DeviceGemm gemm;
   gemm.x = x;
   gemm.m = rows;

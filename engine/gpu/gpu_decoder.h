@@ -75,9 +75,23 @@ class GpuDecoder final : public ModelRunner {
   void ComputeLogits(const StepShape& shape);
   // residual += what branch_ holds, if `add`; normed_ = the norm of it, or it itself, rounded.
   void AddAndNormalise(const Rows& rows, bool add, const GpuNorm& norm);
+  // hidden_ = the activation of gate_up_.
+  void Activate(int64_t rows);
+  // branch_ = what the rows' experts say of normed_. Waits for the device.
+  void RouteToExperts(const GpuLayer& weights, const Rows& rows);
   // branch_ = [post_norm](x linear^T).
   void Branch(const void* x, const Rows& rows, const GpuLinear& linear, const GpuNorm& post_norm);
-  void Gemm(const void* x, int64_t rows, const GpuLinear& linear, bool float_out, void* y);
+  // branch_ = the norm of wide_.
+  void PostNormalise(const Rows& rows, const GpuNorm& norm);
+  // y = x linear^T in bfloat16, and in float32; there, with a bias, the sum is rounded before it is
+  // widened (in branch_), as in a model of bfloat16.
+  void Gemm(const void* x, int64_t rows, const GpuLinear& linear, void* y) {
+    Multiply(x, rows, linear, false, y);
+  }
+  void WideGemm(const void* x, int64_t rows, const GpuLinear& linear, float* y);
+  void Multiply(const void* x, int64_t rows, const GpuLinear& linear, bool float_out, void* y);
+  // y = x, [rows, dim] of bfloat16, in float32.
+  void Widen(const void* x, int64_t rows, int64_t dim, float* y);
   // Copies back what the step's output needs, and points `output` to it.
   absl::Status ReadBack(const Batch& batch, const StepShape& shape);
   void Deliver(const Batch& batch, const StepShape& shape, StepOutput* output);
@@ -122,10 +136,14 @@ class GpuDecoder final : public ModelRunner {
   DeviceMemory qkv_;                       // [rows, qkv_width]
   DeviceMemory queries_, attention_;       // [rows, query_width] float32
   DeviceMemory rounded_attention_, kept_attention_;  // [rows, query_width]
-  DeviceMemory gate_up_;                             // [rows, ffn], twice that with a gate
-  DeviceMemory hidden_;                              // [rows, ffn]
-  DeviceMemory logits_;                              // [max_logit_rows, vocab] float32
-  DeviceMemory stats_;                               // [num_layers, rows, heads] RowStats
+  DeviceMemory gate_up_;  // [rows, ffn], twice that with a gate; of experts [slots, ...]
+  DeviceMemory hidden_;   // [rows, ffn]; of experts [slots, ffn]
+  DeviceMemory logits_;   // [max_logit_rows, vocab] float32
+  DeviceMemory stats_;    // [num_layers, rows, heads] RowStats
+  // With experts only, as kernels/cuda/experts.h has them; slots are rows * experts per token.
+  DeviceMemory router_logits_, chosen_, choice_weights_, choice_slots_, slot_rows_, slot_begin_;
+  DeviceMemory gathered_, routed_;  // [slots, hidden]
+  DeviceMemory pinned_slot_begin_;
   // Grow.
   DeviceMemory inputs_, workspace_, masses_;
   DeviceMemory pinned_inputs_, pinned_outputs_;

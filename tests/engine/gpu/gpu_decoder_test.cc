@@ -204,7 +204,11 @@ TEST(GpuDecoderTest, RefusesWhatNoKernelServes) {
   expect([](ModelSpec* s, ModelOptions*) { s->head_dim = 80; },
          "head_dim must be 64, 128 or 256 on a GPU: num_heads is 4, num_kv_heads 2, head_dim 80");
   expect([](ModelSpec*, ModelOptions* o) { o->block_size = 8; }, "block_size must be");
-  expect([](ModelSpec* s, ModelOptions*) { s->experts = {8, 2}; }, "experts is 8");
+  expect(
+      [](ModelSpec* s, ModelOptions*) {
+        s->experts = {65, 33};
+      },
+      "experts are 65, 33 per token; at most 64 and 32 on a GPU");
   expect([](ModelSpec* s, ModelOptions*) { s->max_context = 2 << 20; },
          "max_context is 2097152; at most 1048576 on a GPU");
   expect([](ModelSpec* s, ModelOptions*) { s->ropes[0].rotary_dim = 24; },

@@ -96,6 +96,17 @@ std::vector<Case> Cases() {
          s->residual_scale = 0.5f;
          s->logit_scale = 0.25f;
        }},
+      {"experts",  // Mixtral
+       [](ModelSpec* s) {
+         s->experts = {6, 2};
+         s->layers[0].window = 9;
+       }},
+      {"experts_biases_weighed_over_all",
+       [](ModelSpec* s) {
+         s->experts = {4, 3, false, true};
+         s->ffn_bias = s->post_norm = true;
+         s->activation = Activation::kClampedSwiglu;
+       }},
       {"ssmax", MakeSsmax},
       {"other_policies",
        [](ModelSpec* s) {

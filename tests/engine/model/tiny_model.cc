@@ -123,7 +123,7 @@ Rows Attend(const ModelSpec& spec, const LayerSpec& layer, const Rows& q, const 
 
 TinyCheckpoint::TinyCheckpoint(ModelSpec spec, uint64_t seed)
     : spec_(std::move(spec)), state_(seed) {
-  const int64_t hidden = spec_.hidden_size, ffn = spec_.ffn_size, dim = spec_.head_dim;
+  const int64_t hidden = spec_.hidden_size, dim = spec_.head_dim;
   const int64_t q_rows = spec_.num_heads * dim, kv_rows = spec_.num_kv_heads * dim;
   Add("token_embd.weight", spec_.vocab_size, hidden, 0, 1);
   AddNorm("output_norm");
@@ -144,11 +144,23 @@ TinyCheckpoint::TinyCheckpoint(ModelSpec spec, uint64_t seed)
     AddLinear(prefix + "attn_output", hidden, q_rows, 0.2f, spec_.attention_out_bias);
     if (spec_.post_norm) AddNorm(prefix + "post_attention_norm");
     if (spec_.pre_norm && !spec_.shared_norm) AddNorm(prefix + "ffn_norm");
-    if (spec_.gated_ffn) AddLinear(prefix + "ffn_gate", ffn, hidden, 0.3f, spec_.ffn_bias);
-    AddLinear(prefix + "ffn_up", ffn, hidden, 0.3f, spec_.ffn_bias);
-    AddLinear(prefix + "ffn_down", hidden, ffn, 0.2f, spec_.ffn_bias);
+    AddFeedForward(prefix);
     if (spec_.post_norm) AddNorm(prefix + "post_ffw_norm");
   }
+}
+
+void TinyCheckpoint::AddFeedForward(const std::string& prefix) {
+  const int64_t hidden = spec_.hidden_size, ffn = spec_.ffn_size, experts = spec_.experts.count;
+  const int64_t copies = std::max<int64_t>(1, experts);
+  const std::string suffix = experts > 0 ? "_exps" : "";
+  if (experts > 0) {
+    AddLinear(prefix + "ffn_gate_inp", experts, hidden, 0.5f, spec_.experts.router_bias);
+  }
+  if (spec_.gated_ffn) {
+    AddLinear(prefix + "ffn_gate" + suffix, copies * ffn, hidden, 0.3f, spec_.ffn_bias);
+  }
+  AddLinear(prefix + "ffn_up" + suffix, copies * ffn, hidden, 0.3f, spec_.ffn_bias);
+  AddLinear(prefix + "ffn_down" + suffix, copies * hidden, ffn, 0.2f, spec_.ffn_bias);
 }
 
 void TinyCheckpoint::AddNorm(const std::string& stem) {

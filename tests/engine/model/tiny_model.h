@@ -14,8 +14,7 @@
 
 namespace acuity::engine {
 
-// A checkpoint in memory: the tensors that `spec`, which has no experts, needs, filled with random
-// numbers from `seed`.
+// A checkpoint in memory: the tensors that `spec` needs, filled with random numbers from `seed`.
 class TinyCheckpoint final : public Checkpoint {
  public:
   TinyCheckpoint(ModelSpec spec, uint64_t seed);
@@ -39,6 +38,7 @@ class TinyCheckpoint final : public Checkpoint {
  private:
   void Add(const std::string& name, int64_t rows, int64_t columns, float mean, float deviation);
   void AddNorm(const std::string& stem);
+  void AddFeedForward(const std::string& prefix);
   void AddLinear(const std::string& stem, int64_t rows, int64_t columns, float deviation,
                  bool bias);
 
