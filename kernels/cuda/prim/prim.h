@@ -50,8 +50,7 @@ struct Dim3 {
   uint32_t x = 1, y = 1, z = 1;
 };
 
-// A cudaStream_t; null is the default stream, on which the emulation runs a launch before Launch
-// returns (host_stream.h has others).
+// A cudaStream_t; null is the default one, where the emulation runs at once (or: host_stream.h).
 using Stream = void*;
 
 // 16 bytes that are loaded, stored and copied as one.

@@ -2,8 +2,8 @@
 // bfloat16 and against float32.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
-#include <iostream>
 #include <string>
 
 #include "tests/engine/gpu/gpu_fixture.h"
@@ -11,9 +11,17 @@
 namespace acuity::engine {
 namespace {
 
+// Of the logits, relative: every product's output and what it reads are rounded to 8 bits, some
+// twenty times from the embedding to the logits, 2^-9 / sqrt(3) each; sharp attention makes more of
+// it. Measured: 0.002 to 0.019 for what follows, against the CPU in bfloat16 as in float32.
+constexpr double kMostLogits = 0.03;
+// Of the statistics, root mean squares over rows and heads: nats, and a probability.
+constexpr double kMostEntropy = 0.05, kMostMaxProbability = 0.025, kMostLogSumExp = 0.1;
+
 struct Case {
   std::string name;
   std::function<void(ModelSpec*)> change;
+  double most_logits = kMostLogits, most_statistics = 1;  // the latter times those above
 };
 
 void MakeSsmax(ModelSpec* spec) {
@@ -100,7 +108,10 @@ std::vector<Case> Cases() {
        [](ModelSpec* s) {
          s->experts = {6, 2};
          s->layers[0].window = 9;
-       }},
+       },
+       // A near tie of the router's falls the other way, and its row and those that see it move. On
+       // the CPU too: bfloat16 pages move its logits by 0.08 against float32.
+       0.2, 4},
       {"experts_biases_weighed_over_all",
        [](ModelSpec* s) {
          s->experts = {4, 3, false, true};
@@ -159,26 +170,24 @@ struct Difference {
 };
 
 Difference Compare(const std::vector<Result>& actual, const std::vector<Result>& expected) {
-  Difference worst;
   std::vector<float> logits, expected_logits;
+  Difference sums;
+  double count = 0;
   for (size_t step = 0; step < actual.size(); ++step) {
     const Result &a = actual[step], &e = expected[step];
     EXPECT_TRUE(a.status.ok() && e.status.ok()) << a.status << e.status;
     logits.insert(logits.end(), a.logits.begin(), a.logits.end());
     expected_logits.insert(expected_logits.end(), e.logits.begin(), e.logits.end());
     EXPECT_EQ(a.stats.size(), e.stats.size());
-    for (size_t i = 0; i < a.stats.size() && i < e.stats.size(); ++i) {
-      const auto keep = [](double* most, float x, float y) {
-        const double difference = std::abs(double{x} - y);
-        if (!(difference <= *most)) *most = difference;
-      };
-      keep(&worst.entropy, a.stats[i].entropy, e.stats[i].entropy);
-      keep(&worst.max_probability, a.stats[i].max_probability, e.stats[i].max_probability);
-      keep(&worst.log_sum_exp, a.stats[i].log_sum_exp, e.stats[i].log_sum_exp);
+    for (size_t i = 0; i < a.stats.size() && i < e.stats.size(); ++i, ++count) {
+      const auto square = [](float x, float y) { return (double{x} - y) * (double{x} - y); };
+      sums.entropy += square(a.stats[i].entropy, e.stats[i].entropy);
+      sums.max_probability += square(a.stats[i].max_probability, e.stats[i].max_probability);
+      sums.log_sum_exp += square(a.stats[i].log_sum_exp, e.stats[i].log_sum_exp);
     }
   }
-  worst.logits = RelativeDifference(logits, expected_logits);
-  return worst;
+  return {RelativeDifference(logits, expected_logits), std::sqrt(sums.entropy / count),
+          std::sqrt(sums.max_probability / count), std::sqrt(sums.log_sum_exp / count)};
 }
 
 TEST_P(GpuParityTest, ComputesWhatTheCpuDoes) {
@@ -187,13 +196,13 @@ TEST_P(GpuParityTest, ComputesWhatTheCpuDoes) {
   TinyCheckpoint checkpoint(spec, kSeed);
   checkpoint.RoundMatrices();
   const std::vector<Result> gpu = RunAll(*MakeGpu(checkpoint).runner);
-  const std::vector<Result> cpu = RunAll(*MakeCpu(checkpoint));
-  const std::vector<Result> exact = RunAll(*MakeCpu(checkpoint, kernels::DType::kFloat32));
-  const Difference near = Compare(gpu, cpu), far = Compare(gpu, exact), own = Compare(cpu, exact);
-  std::cout << GetParam().name << ": " << near.logits << " " << near.entropy << " "
-            << near.max_probability << " " << near.log_sum_exp << " | " << far.logits << " "
-            << far.entropy << " " << far.max_probability << " " << far.log_sum_exp << " | "
-            << own.logits << " " << own.entropy << " " << own.max_probability << "\n";
+  for (const kernels::DType dtype : {kernels::DType::kBFloat16, kernels::DType::kFloat32}) {
+    const Difference d = Compare(gpu, RunAll(*MakeCpu(checkpoint, dtype)));
+    EXPECT_LE(d.logits, GetParam().most_logits);
+    EXPECT_LE(d.entropy, GetParam().most_statistics * kMostEntropy);
+    EXPECT_LE(d.max_probability, GetParam().most_statistics * kMostMaxProbability);
+    EXPECT_LE(d.log_sum_exp, GetParam().most_statistics * kMostLogSumExp);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, GpuParityTest, ::testing::ValuesIn(Cases()),
