@@ -1,6 +1,6 @@
 // The mass that a piece of one span's keys has for one head: K is read once more, 16 bytes to a
 // thread, head_dim / 8 neighbouring lanes to a key. The heads of a GQA group read the same keys in
-// different blocks, the second time from L2.
+// different blocks.
 #pragma once
 
 #include <math.h>
