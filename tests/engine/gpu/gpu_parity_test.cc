@@ -11,6 +11,10 @@
 namespace acuity::engine {
 namespace {
 
+using kernels::Activation;
+using kernels::NormKind;
+using kernels::RowScaleKind;
+
 // Of the logits, relative: every product's output and what it reads are rounded to 8 bits, some
 // twenty times from the embedding to the logits, 2^-9 / sqrt(3) each; sharp attention makes more of
 // it. Measured: 0.002 to 0.019 for what follows, against the CPU in bfloat16 as in float32.
@@ -32,110 +36,105 @@ void MakeSsmax(ModelSpec* spec) {
   spec->layers[2].policy.b = {0, 0.1f, -0.2f, 0.4f};
 }
 
-std::vector<Case> Cases() {
-  using kernels::Activation;
-  using kernels::NormKind;
-  using kernels::RowScaleKind;
-  return {
-      {"llama", [](ModelSpec*) {}},
-      {"interleaved_untied",
-       [](ModelSpec* s) {
-         s->ropes[0].style = kernels::RopeStyle::kInterleaved;
-         s->tied_embeddings = false;
-       }},
-      {"head_dim_128_qk_norm",  // Qwen3
-       [](ModelSpec* s) {
-         s->head_dim = s->ropes[0].rotary_dim = 128;
-         s->num_heads = s->num_kv_heads = 2;
-         s->softmax_scale = 0.088f;
-         s->qk_norm = QkNorm::kPerHead;
-       }},
-      {"own_qk_norms_biases",  // Qwen2's biases
-       [](ModelSpec* s) {
-         s->qk_norm = QkNorm::kOwnWeights;
-         s->qkv_bias = s->attention_out_bias = s->ffn_bias = true;
-       }},
-      {"gemma2",
-       [](ModelSpec* s) {
-         s->post_norm = true;
-         s->attention_softcap = 5;
-         s->logit_softcap = 30;
-         s->embedding_scale = 8;
-         s->layers[0].window = s->layers[2].window = 7;
-         s->activation = Activation::kGeluTanh;
-       }},
-      {"post_norm_only_whole_qk_norm",  // OLMo-2
-       [](ModelSpec* s) {
-         s->pre_norm = false;
-         s->post_norm = true;
-         s->qk_norm = QkNorm::kWhole;
-       }},
-      {"post_norm_with_biases",
-       [](ModelSpec* s) { s->post_norm = s->attention_out_bias = s->ffn_bias = true; }},
-      {"sinks_windows_clamped",  // GPT-OSS
-       [](ModelSpec* s) {
-         s->sinks = s->qkv_bias = s->attention_out_bias = true;
-         s->layers[1].window = 16;
-         s->activation = Activation::kClampedSwiglu;
-       }},
-      {"parallel_shared_norm_partial_rotary",  // Phi
-       [](ModelSpec* s) {
-         s->parallel_residual = s->shared_norm = s->norm_bias = s->ffn_bias = true;
-         s->norm = NormKind::kLayer;
-         s->gated_ffn = false;
-         s->activation = Activation::kGelu;
-         s->ropes[0].rotary_dim = 32;
-       }},
-      {"parallel",  // GPT-NeoX
-       [](ModelSpec* s) {
-         s->parallel_residual = true;
-         s->gated_ffn = false;
-       }},
-      {"learned_positions",  // GPT-2
-       [](ModelSpec* s) {
-         s->learned_positions = true;
-         s->norm = NormKind::kLayer;
-         s->norm_bias = s->qkv_bias = true;
-         for (LayerSpec& layer : s->layers) layer.rope = LayerSpec::kNoRope;
-       }},
-      {"scales",  // Granite
-       [](ModelSpec* s) {
-         s->embedding_scale = 3;
-         s->residual_scale = 0.5f;
-         s->logit_scale = 0.25f;
-       }},
-      {"experts",  // Mixtral
-       [](ModelSpec* s) {
-         s->experts = {6, 2};
-         s->layers[0].window = 9;
-       },
-       // A near tie of the router's falls the other way, and its row and those that see it move. On
-       // the CPU too: bfloat16 pages move its logits by 0.08 against float32.
-       0.2, 4},
-      {"experts_biases_weighed_over_all",
-       [](ModelSpec* s) {
-         s->experts = {4, 3, false, true};
-         s->ffn_bias = s->post_norm = true;
-         s->activation = Activation::kClampedSwiglu;
-       }},
-      {"ssmax", MakeSsmax},
-      {"other_policies",
-       [](ModelSpec* s) {
-         s->layers[0].policy = {RowScaleKind::kLogN, {}, {}, 8, 0, "logn"};
-         s->layers[1].policy = {RowScaleKind::kLlama4, {}, {}, 4, 0.3f, "llama4"};
-         s->layers[1].rope = LayerSpec::kNoRope;
-         s->layers[2].policy = {RowScaleKind::kMinistral, {}, {}, 4, 0.5f, "ministral"};
-       }},
-      {"sharpened_beyond_a_knee",
-       [](ModelSpec* s) {
-         s->ropes[0].knee = 10;
-         s->ropes[0].slopes.assign(32, 0.5f);
-         for (LayerSpec& layer : s->layers) {
-           layer.policy = {RowScaleKind::kSharpen, {0.4f, 0.2f, 0.1f, 0.3f}, {}, 9, 0, "sharpen"};
-         }
-       }},
-  };
-}
+const Case kCases[] = {
+    {"llama", [](ModelSpec*) {}},
+    {"interleaved_untied",
+     [](ModelSpec* s) {
+       s->ropes[0].style = kernels::RopeStyle::kInterleaved;
+       s->tied_embeddings = false;
+     }},
+    {"head_dim_128_qk_norm",  // Qwen3
+     [](ModelSpec* s) {
+       s->head_dim = s->ropes[0].rotary_dim = 128;
+       s->num_heads = s->num_kv_heads = 2;
+       s->softmax_scale = 0.088f;
+       s->qk_norm = QkNorm::kPerHead;
+     }},
+    {"own_qk_norms_biases",  // Qwen2's biases
+     [](ModelSpec* s) {
+       s->qk_norm = QkNorm::kOwnWeights;
+       s->qkv_bias = s->attention_out_bias = s->ffn_bias = true;
+     }},
+    {"gemma2",
+     [](ModelSpec* s) {
+       s->post_norm = true;
+       s->attention_softcap = 5;
+       s->logit_softcap = 30;
+       s->embedding_scale = 8;
+       s->layers[0].window = s->layers[2].window = 7;
+       s->activation = Activation::kGeluTanh;
+     }},
+    {"post_norm_only_whole_qk_norm",  // OLMo-2
+     [](ModelSpec* s) {
+       s->pre_norm = false;
+       s->post_norm = true;
+       s->qk_norm = QkNorm::kWhole;
+     }},
+    {"post_norm_with_biases",
+     [](ModelSpec* s) { s->post_norm = s->attention_out_bias = s->ffn_bias = true; }},
+    {"sinks_windows_clamped",  // GPT-OSS
+     [](ModelSpec* s) {
+       s->sinks = s->qkv_bias = s->attention_out_bias = true;
+       s->layers[1].window = 16;
+       s->activation = Activation::kClampedSwiglu;
+     }},
+    {"parallel_shared_norm_partial_rotary",  // Phi
+     [](ModelSpec* s) {
+       s->parallel_residual = s->shared_norm = s->norm_bias = s->ffn_bias = true;
+       s->norm = NormKind::kLayer;
+       s->gated_ffn = false;
+       s->activation = Activation::kGelu;
+       s->ropes[0].rotary_dim = 32;
+     }},
+    {"parallel",  // GPT-NeoX
+     [](ModelSpec* s) {
+       s->parallel_residual = true;
+       s->gated_ffn = false;
+     }},
+    {"learned_positions",  // GPT-2
+     [](ModelSpec* s) {
+       s->learned_positions = true;
+       s->norm = NormKind::kLayer;
+       s->norm_bias = s->qkv_bias = true;
+       for (LayerSpec& layer : s->layers) layer.rope = LayerSpec::kNoRope;
+     }},
+    {"scales",  // Granite
+     [](ModelSpec* s) {
+       s->embedding_scale = 3;
+       s->residual_scale = 0.5f;
+       s->logit_scale = 0.25f;
+     }},
+    {"experts",  // Mixtral
+     [](ModelSpec* s) {
+       s->experts = {6, 2};
+       s->layers[0].window = 9;
+     },
+     // A near tie of the router's falls the other way, and its row and those that see it move. On
+     // the CPU too: bfloat16 pages move its logits by 0.08 against float32.
+     0.2, 4},
+    {"experts_biases_weighed_over_all",
+     [](ModelSpec* s) {
+       s->experts = {4, 3, false, true};
+       s->ffn_bias = s->post_norm = true;
+       s->activation = Activation::kClampedSwiglu;
+     }},
+    {"ssmax", MakeSsmax},
+    {"other_policies",
+     [](ModelSpec* s) {
+       s->layers[0].policy = {RowScaleKind::kLogN, {}, {}, 8, 0, "logn"};
+       s->layers[1].policy = {RowScaleKind::kLlama4, {}, {}, 4, 0.3f, "llama4"};
+       s->layers[1].rope = LayerSpec::kNoRope;
+       s->layers[2].policy = {RowScaleKind::kMinistral, {}, {}, 4, 0.5f, "ministral"};
+     }},
+    {"sharpened_beyond_a_knee",
+     [](ModelSpec* s) {
+       s->ropes[0].knee = 10;
+       s->ropes[0].slopes.assign(32, 0.5f);
+       for (LayerSpec& layer : s->layers) {
+         layer.policy = {RowScaleKind::kSharpen, {0.4f, 0.2f, 0.1f, 0.3f}, {}, 9, 0, "sharpen"};
+       }
+     }},
+};
 
 class GpuParityTest : public ::testing::TestWithParam<Case> {};
 
@@ -205,7 +204,7 @@ TEST_P(GpuParityTest, ComputesWhatTheCpuDoes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Specs, GpuParityTest, ::testing::ValuesIn(Cases()),
+INSTANTIATE_TEST_SUITE_P(Specs, GpuParityTest, ::testing::ValuesIn(kCases),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace
