@@ -425,6 +425,7 @@ void EngineImpl::PublishGauges() {
   gauges_.computed_tokens = computed_tokens_;
   gauges_.generated_tokens = generated_tokens_;
   gauges_.last_progress = absl::Now();
+  gauges_.health = parts_.runner->health();
   waiting_tokens_ = scheduler_.waiting_tokens();
   working_ = !scheduler_.idle();
   if (!working_) idle_.notify_all();
@@ -444,6 +445,7 @@ ModelInfo Describe(const EngineOptions& options, const Checkpoint& checkpoint,
           .dtype = options.dtype == kernels::DType::kFloat32 ? "float32" : "bfloat16",
           .policy = spec.layers.front().policy.name,
           .isa = kernels::IsaName(kernels::ActiveIsa()),
+          .device = runner.device(),
           .num_layers = spec.num_layers,
           .num_heads = spec.num_heads,
           .num_kv_heads = spec.num_kv_heads,
@@ -483,14 +485,15 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options,
                                    .max_batch_tokens = options.max_batch_tokens,
                                    .max_batch_sequences = options.max_running,
                                    .on_load = options.on_load};
-  absl::StatusOr<std::unique_ptr<ModelRunner>> runner = ModelRunner::Create(
-      *model->checkpoint, std::move(model->spec), model_options, pool->parallel_for());
+  const RunnerFactory make_runner = options.make_runner ? options.make_runner : ModelRunner::Create;
+  absl::StatusOr<std::unique_ptr<ModelRunner>> runner =
+      make_runner(*model->checkpoint, std::move(model->spec), model_options, pool->parallel_for());
   if (!runner.ok()) return runner.status();
   parts.runner = *std::move(runner);
   const int64_t needed = (max_context + options.block_size - 1) / options.block_size;
   if (parts.runner->num_blocks() < needed) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "kv_memory: ", options.kv_memory_bytes, " bytes hold ",
+        "kv_memory: ", parts.runner->num_blocks() * parts.runner->bytes_per_block(), " bytes hold ",
         parts.runner->num_blocks() * options.block_size, " tokens, one sequence of max_context ",
         max_context, " needs ", needed * parts.runner->bytes_per_block(), " bytes"));
   }

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/model/model_runner.h"
 #include "engine/report/attention_report.h"
 #include "engine/report/span_report.h"
 #include "engine/sample/sampler.h"
@@ -32,7 +33,8 @@ struct EngineOptions {
   std::string path;              // of the checkpoint
   std::string attention_policy;  // grammar of ApplyPolicy; empty: the checkpoint's own
   kernels::DType dtype = kernels::DType::kBFloat16;
-  int64_t kv_memory_bytes = 0;  // must hold one sequence of max_context tokens
+  RunnerFactory make_runner;    // of the model's machine; empty: ModelRunner::Create, the CPU's
+  int64_t kv_memory_bytes = 0;  // must hold one sequence of max_context tokens; 0: see ModelOptions
   int max_context = 0;          // 0: the model's trained length
   int block_size = 16;
   int max_batch_tokens = 512;
@@ -114,6 +116,7 @@ class EngineObserver {
 
 struct ModelInfo {
   std::string name, architecture, display_name, stored_type, dtype, policy, isa;
+  std::string device;  // ModelRunner::device
   int num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0, vocab_size = 0,
       max_context = 0;
   int64_t parameters = 0, weight_bytes = 0, kv_bytes = 0;
@@ -126,6 +129,7 @@ struct EngineGauges {
   int held_blocks = 0, num_blocks = 0;
   int64_t computed_tokens = 0, generated_tokens = 0;  // since the start
   absl::Time last_progress;        // of the last step, or of the last moment without work
+  absl::Status health;             // ModelRunner::health
   AttentionReport last_attention;  // summary of the last prompt that was measured
 };
 

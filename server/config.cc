@@ -5,12 +5,14 @@
 #include <set>
 #include <thread>
 
+#include "engine/gpu/cuda/cuda.h"
+
 namespace acuity::server {
 namespace {
 
 struct RawConfig {
   std::vector<std::string> models, attention;
-  std::string dtype = "auto", device = "auto", kv_memory = "1GiB";
+  std::string dtype = "auto", device = "auto", kv_memory = "auto";
 };
 
 // "512MiB", "2GB", "1073741824".
@@ -102,10 +104,12 @@ void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
   app.add_option("--dtype", raw.dtype, "Weights and KV: auto (bfloat16), float32, bfloat16")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
       ->capture_default_str();
-  app.add_option("--device", raw.device, "auto, cpu, cuda")
+  app.add_option("--device", raw.device,
+                 "auto (the CPU, until a GPU has proven the CUDA engine), cpu, cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
-  app.add_option("--kv-memory", raw.kv_memory, "KV cache of each model")
+  app.add_option("--kv-memory", raw.kv_memory,
+                 "KV cache of each model; auto: 1GiB, or with cuda what is free on the GPU")
       ->type_name("SIZE")
       ->capture_default_str();
   app.add_option("--max-context", config.max_context,
@@ -166,10 +170,16 @@ void Resolve(const RawConfig& raw, DaemonConfig& config) {
     model->attention_policy = policy;
   }
   config.dtype = raw.dtype == "float32" ? kernels::DType::kFloat32 : kernels::DType::kBFloat16;
-  config.kv_memory_bytes = ParseBytes("--kv-memory", raw.kv_memory);
-  if (raw.device == "cuda") {
-    throw CLI::ValidationError("--device",
-                               "this build has no CUDA engine; use --device cpu or auto");
+  config.cuda = raw.device == "cuda";
+  if (config.cuda) {
+    const absl::Status available = engine::CheckCuda();
+    if (!available.ok()) {
+      throw CLI::ValidationError("--device cuda", std::string(available.message()));
+    }
+    config.kv_memory_bytes = 0;
+  }
+  if (raw.kv_memory != "auto") {
+    config.kv_memory_bytes = ParseBytes("--kv-memory", raw.kv_memory);
   }
   if (config.max_running > config.max_batch_tokens) {
     throw CLI::ValidationError("--max-running", std::to_string(config.max_running) +

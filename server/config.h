@@ -21,7 +21,8 @@ struct DaemonConfig {
   std::string listen = "127.0.0.1:8700";          // HOST:PORT or unix:PATH
   std::string metrics_listen = "127.0.0.1:8701";  // HOST:PORT; "": no metrics
   kernels::DType dtype = kernels::DType::kBFloat16;
-  int64_t kv_memory_bytes = int64_t{1} << 30;  // of each model
+  bool cuda = false;                           // else the CPU
+  int64_t kv_memory_bytes = int64_t{1} << 30;  // of each model; 0, with cuda: what is free
   int max_context = 0;
   int block_size = 16;
   int max_batch_tokens = 512;

@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/gpu/cuda/cuda.h"
 #include "kernels/cpu/thread_pool.h"
 #include "server/file_watch.h"
 #include "server/grpc/auth.h"
@@ -69,6 +70,7 @@ engine::EngineOptions MakeOptions(const DaemonConfig& config, const ModelConfig&
           .path = model.path,
           .attention_policy = model.attention_policy,
           .dtype = config.dtype,
+          .make_runner = config.cuda ? engine::CudaRunner() : engine::RunnerFactory(),
           .kv_memory_bytes = config.kv_memory_bytes,
           .max_context = config.max_context,
           .block_size = config.block_size,
@@ -97,7 +99,8 @@ class Daemon {
   absl::Status LoadSecrets();
   void WarnIfExposed() const;
   void ReloadSecrets(bool all);
-  bool AnyStuck() const;
+  // "", or what keeps a model from being served.
+  std::string Ailment() const;
 
   const DaemonConfig& config_;
   kernels::ThreadPool pool_;
@@ -196,6 +199,7 @@ absl::Status Daemon::LoadModels() {
          {"parameters", info.parameters},
          {"weight_bytes", info.weight_bytes},
          {"kv_bytes", info.kv_bytes},
+         {"device", info.device},
          {"cpu_isa", info.isa},
          {"seconds", info.load_seconds}});
     metrics_->WatchEngine(model.name, engine->get());
@@ -204,11 +208,14 @@ absl::Status Daemon::LoadModels() {
   return absl::OkStatus();
 }
 
-bool Daemon::AnyStuck() const {
+std::string Daemon::Ailment() const {
   const absl::Time now = absl::Now();
-  return std::any_of(models_.all().begin(), models_.all().end(), [&](const auto& entry) {
-    return now - entry.second.engine->gauges().last_progress > kStuckAfter;
-  });
+  for (const auto& [name, model] : models_.all()) {
+    const engine::EngineGauges gauges = model.engine->gauges();
+    if (!gauges.health.ok()) return absl::StrCat("model ", name, ": ", gauges.health.message());
+    if (now - gauges.last_progress > kStuckAfter) return absl::StrCat("model ", name, " is stuck");
+  }
+  return "";
 }
 
 void Daemon::ServeUntilSignal() {
@@ -220,12 +227,16 @@ void Daemon::ServeUntilSignal() {
     const int signal = sigtimedwait(&signals, nullptr, &period);
     if (signal == SIGTERM || signal == SIGINT) return;
     ReloadSecrets(signal == SIGHUP);
-    const bool healthy = !AnyStuck();
+    const std::string ailment = Ailment();
+    const bool healthy = ailment.empty();
     if (healthy == serving) continue;
     serving = healthy;
     server_->SetServing(healthy);
-    Log(healthy ? LogLevel::kInfo : LogLevel::kError,
-        healthy ? "engine moves again" : "engine is stuck");
+    if (healthy) {
+      Log(LogLevel::kInfo, "serving again");
+    } else {
+      Log(LogLevel::kError, "not serving", {{"error", ailment}});
+    }
   }
 }
 

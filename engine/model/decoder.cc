@@ -1,7 +1,6 @@
 #include "engine/model/decoder.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <exception>
 #include <limits>
@@ -9,108 +8,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/rope.h"
+#include "engine/model/validation.h"
 #include "kernels/layer_ops.h"
 
 namespace acuity::engine {
-namespace {
-
-absl::Status CheckOptions(const ModelOptions& options) {
-  const std::pair<const char*, int> positive[] = {
-      {"block_size", options.block_size},
-      {"max_batch_tokens", options.max_batch_tokens},
-      {"max_batch_sequences", options.max_batch_sequences},
-      {"max_logit_rows", options.max_logit_rows}};
-  for (const auto& [name, value] : positive) {
-    if (value < 1) {
-      return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; at least 1"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckRope(const RopeSpec& rope, int head_dim) {
-  if (rope.rotary_dim < 0 || rope.rotary_dim > head_dim || rope.rotary_dim % 2 != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("rotary_dim is ", rope.rotary_dim, "; even and at most head_dim, ", head_dim));
-  }
-  const size_t pairs = static_cast<size_t>(rope.rotary_dim / 2);
-  if (!rope.factors.empty() && rope.factors.size() != pairs) {
-    return absl::InvalidArgumentError(absl::StrCat("rope factors has ", rope.factors.size(),
-                                                   " values; half of rotary_dim, ", pairs));
-  }
-  if (!rope.slopes.empty() && (rope.slopes.size() != pairs || rope.knee < 1)) {
-    return absl::InvalidArgumentError(absl::StrCat("rope slopes has ", rope.slopes.size(),
-                                                   " values, half of rotary_dim is ", pairs,
-                                                   "; its knee is ", rope.knee, ", at least 1"));
-  }
-  return absl::OkStatus();
-}
-
-// What a reader of a format guarantees, and what this decoder relies on.
-absl::Status CheckSpec(const ModelSpec& spec) {
-  const std::pair<const char*, int> positive[] = {
-      {"num_layers", spec.num_layers}, {"hidden_size", spec.hidden_size},
-      {"num_heads", spec.num_heads},   {"num_kv_heads", spec.num_kv_heads},
-      {"head_dim", spec.head_dim},     {"ffn_size", spec.ffn_size},
-      {"vocab_size", spec.vocab_size}};
-  for (const auto& [name, value] : positive) {
-    if (value < 1) {
-      return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; at least 1"));
-    }
-  }
-  if (static_cast<int>(spec.layers.size()) != spec.num_layers) {
-    return absl::InvalidArgumentError(absl::StrCat("num_layers is ", spec.num_layers, ", but ",
-                                                   spec.layers.size(), " layers are described"));
-  }
-  for (const RopeSpec& rope : spec.ropes) {
-    if (absl::Status status = CheckRope(rope, spec.head_dim); !status.ok()) return status;
-  }
-  const ExpertSpec& experts = spec.experts;
-  if (experts.count > 0 && (experts.per_token < 1 || experts.per_token > experts.count)) {
-    return absl::InvalidArgumentError(absl::StrCat("experts per token are ", experts.per_token,
-                                                   "; from 1 to their number, ", experts.count));
-  }
-  if (spec.shared_norm && !spec.parallel_residual) {
-    return absl::InvalidArgumentError("shared_norm needs parallel_residual");
-  }
-  for (size_t i = 0; i < spec.layers.size(); ++i) {
-    const int rope = spec.layers[i].rope;
-    if (rope < LayerSpec::kNoRope || rope >= static_cast<int>(spec.ropes.size())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("layer ", i, " has rope ", rope, " of ", spec.ropes.size()));
-    }
-    const LayerPolicy& policy = spec.layers[i].policy;
-    const size_t heads = static_cast<size_t>(spec.num_heads);
-    const bool needs_s = policy.kind == kernels::RowScaleKind::kSsmax ||
-                         policy.kind == kernels::RowScaleKind::kSharpen;
-    if ((needs_s && policy.s.size() != heads) || (!policy.b.empty() && policy.b.size() != heads)) {
-      return absl::InvalidArgumentError(absl::StrCat("the policy of layer ", i, " has ",
-                                                     policy.s.size(), " s and ", policy.b.size(),
-                                                     " b; one per head, ", heads));
-    }
-  }
-  return absl::OkStatus();
-}
-
-// In float32, as Hugging Face computes it: theta^(-2i / d), divided by the checkpoint's factors if
-// it has any.
-std::vector<float> InverseFrequencies(const RopeSpec& rope) {
-  std::vector<float> result(static_cast<size_t>(rope.rotary_dim / 2));
-  for (size_t i = 0; i < result.size(); ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(rope.rotary_dim);
-    result[i] = 1.0f / std::pow(rope.theta, exponent);
-    if (!rope.factors.empty()) result[i] /= rope.factors[i];
-  }
-  return result;
-}
-
-// Beyond the knee; empty if there is none.
-std::vector<float> FrequenciesBeyond(const RopeSpec& rope, std::vector<float> inverse) {
-  for (size_t i = 0; i < rope.slopes.size(); ++i) inverse[i] *= rope.slopes[i];
-  return rope.slopes.empty() ? std::vector<float>() : inverse;
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const Checkpoint& checkpoint,
                                                                  ModelSpec spec,
@@ -122,8 +24,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const Checkpoin
 absl::StatusOr<std::unique_ptr<ModelRunner>> Decoder::Create(const Checkpoint& checkpoint,
                                                              ModelSpec spec, ModelOptions options,
                                                              kernels::ParallelFor parallel) {
-  absl::Status status = CheckOptions(options);
-  if (status.ok()) status = CheckSpec(spec);
+  absl::Status status = CheckModel(spec, options);
   if (!status.ok()) return status;
   std::unique_ptr<Decoder> decoder(new Decoder(std::move(spec), options, parallel));
   if (const char* problem = kernels::Supports(decoder->shape_)) {
@@ -201,7 +102,7 @@ absl::Status Decoder::AllocateActivations() {
 void Decoder::PrepareLayers() {
   for (const RopeSpec& rope : spec_.ropes) {
     inv_frequency_.push_back(InverseFrequencies(rope));
-    inv_frequency_beyond_.push_back(FrequenciesBeyond(rope, inv_frequency_.back()));
+    inv_frequency_beyond_.push_back(FrequenciesBeyond(rope));
   }
   for (const LayerSpec& layer : spec_.layers) {
     const auto same = std::find_if(plans_.begin(), plans_.end(), [&](const WindowPlan& plan) {
@@ -212,72 +113,9 @@ void Decoder::PrepareLayers() {
   }
 }
 
-const char* Decoder::Problem(const Batch& batch) const {
-  const int rows = batch.num_rows(), seqs = batch.num_seqs();
-  const size_t num_rows = static_cast<size_t>(rows), num_seqs = static_cast<size_t>(seqs);
-  if (rows > options_.max_batch_tokens) return "more rows than max_batch_tokens";
-  if (seqs > options_.max_batch_sequences) return "more sequences than max_batch_sequences";
-  if (batch.logit_rows.size() > static_cast<size_t>(options_.max_logit_rows)) {
-    return "more logit rows than max_logit_rows";
-  }
-  if (batch.positions.size() != num_rows || batch.slots.size() != num_rows) {
-    return "tokens, positions and slots of different lengths";
-  }
-  if (batch.qo_indptr.size() != num_seqs + 1 || batch.qo_indptr.front() != 0 ||
-      batch.qo_indptr.back() != rows) {
-    return "qo_indptr does not cover the rows";
-  }
-  if (batch.block_table_stride < 0 ||
-      batch.block_tables.size() != num_seqs * static_cast<size_t>(batch.block_table_stride)) {
-    return "block_tables is not [num_seqs, block_table_stride]";
-  }
-  for (int i = 0; i < seqs; ++i) {
-    const int new_rows = batch.qo_indptr[i + 1] - batch.qo_indptr[i];
-    if (new_rows < 0 || batch.kv_len[i] < new_rows) return "kv_len below a sequence's new rows";
-    const int64_t room = int64_t{batch.block_table_stride} * options_.block_size;
-    if (batch.kv_len[i] > room) return "kv_len beyond its block table";
-    const int32_t* blocks = &batch.block_tables[i * static_cast<size_t>(batch.block_table_stride)];
-    const int used = (batch.kv_len[i] + options_.block_size - 1) / options_.block_size;
-    for (int b = 0; b < used; ++b) {
-      if (blocks[b] < 0 || blocks[b] >= num_blocks_) return "a block that does not exist";
-    }
-  }
-  const int64_t num_slots = int64_t{num_blocks_} * options_.block_size;
-  for (size_t i = 0; i < num_rows; ++i) {
-    if (batch.tokens[i] < 0 || batch.tokens[i] >= spec_.vocab_size) return "an unknown token";
-    if (spec_.learned_positions &&
-        (batch.positions[i] < 0 || batch.positions[i] >= spec_.max_context)) {
-      return "a position beyond max_context";
-    }
-    if (batch.slots[i] < 0 || batch.slots[i] >= num_slots) return "a slot that does not exist";
-  }
-  for (const std::vector<int32_t>* wanted : {&batch.logit_rows, &batch.hidden_rows}) {
-    int32_t previous = -1;
-    for (int32_t row : *wanted) {
-      if (row <= previous || row >= rows) {
-        return "logit_rows or hidden_rows not ascending rows of the batch";
-      }
-      previous = row;
-    }
-  }
-  for (int32_t row : batch.hidden_rows) {
-    if (std::binary_search(batch.logit_rows.begin(), batch.logit_rows.end(), row)) {
-      return "a row in both logit_rows and hidden_rows";
-    }
-  }
-  if (!batch.watched.empty() && !batch.stats) return "watched rows without stats";
-  for (const kernels::WatchedRow& w : batch.watched) {
-    if (w.seq < 0 || w.seq >= batch.num_seqs() || w.row < 0 ||
-        w.row >= batch.qo_indptr[w.seq + 1] - batch.qo_indptr[w.seq]) {
-      return "a watched row that does not exist";
-    }
-  }
-  return nullptr;
-}
-
 absl::Status Decoder::Step(const Batch& batch, StepOutput* output) {
   *output = {};
-  if (const char* problem = Problem(batch)) {
+  if (const char* problem = BatchProblem(batch, spec_, options_, num_blocks_)) {
     return absl::InternalError(absl::StrCat("the batch has ", problem));
   }
   try {

@@ -40,8 +40,6 @@ class Decoder final : public ModelRunner {
   absl::Status AllocateActivations();
   void PrepareLayers();
 
-  // Null, or what is wrong with the batch.
-  const char* Problem(const Batch& batch) const;
   absl::Status Forward(const Batch& batch);
   void Embed(const Batch& batch);
   absl::Status PlanStep(const Batch& batch);

@@ -1,8 +1,9 @@
-// The decoder: one forward pass for every ModelSpec. The only folder that includes LibTorch, which
-// owns the weights' and activations' memory; nothing of it shows here.
+// The decoder: one forward pass for every ModelSpec; on the CPU here, on a GPU in engine/gpu. The
+// only folder beside that one's device that includes LibTorch, which owns the weights' and
+// activations' memory; nothing of it shows here.
 //
-// Deterministic: a token's logits depend on its own sequence only, bit for bit, whatever else is in
-// the batch and however its prompt was cut into chunks.
+// Deterministic on the CPU: a token's logits depend on its own sequence only, bit for bit, whatever
+// else is in the batch and however its prompt was cut into chunks. (On a GPU: docs/gpu-engine.md.)
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,9 @@ struct ModelOptions {
   kernels::DType weight_dtype = kernels::DType::kBFloat16;
   kernels::DType kv_dtype = kernels::DType::kBFloat16;
   int block_size = 16;
-  int64_t kv_memory_bytes =
-      0;  // blocks = kv_memory_bytes / bytes per block; too small for one block: InvalidArgument
+  // Blocks = kv_memory_bytes / bytes per block; too small for one block: InvalidArgument. 0, on a
+  // GPU only: what is free there once all else is allocated.
+  int64_t kv_memory_bytes = 0;
   int max_batch_tokens = 512;  // rows of a step
   int max_batch_sequences = 64;
   int max_logit_rows = 128;
@@ -83,6 +85,16 @@ class ModelRunner {
   virtual int num_blocks() const = 0;
   virtual int64_t bytes_per_block() const = 0;  // K and V of all layers
   virtual int64_t weight_bytes() const = 0;
+  // What it runs on: "cpu", or a GPU's name.
+  virtual std::string device() const { return "cpu"; }
+  // Not OK once the machine below is lost: why. Every later Step fails with it. By the thread that
+  // calls Step.
+  virtual absl::Status health() const { return absl::OkStatus(); }
 };
+
+// As ModelRunner::Create.
+using RunnerFactory = std::function<absl::StatusOr<std::unique_ptr<ModelRunner>>(
+    const Checkpoint& checkpoint, ModelSpec spec, ModelOptions options,
+    kernels::ParallelFor parallel)>;
 
 }  // namespace acuity::engine

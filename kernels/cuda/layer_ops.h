@@ -16,14 +16,31 @@
 
 namespace acuity::kernels::cuda {
 
+// residual[row] = scale * table[tokens[row]] + position_table[positions[row]]: product and sum are
+// rounded one after the other, so that the bits are those of the CPU's decoder.
+struct EmbedRowsParams {
+  DType dtype = DType::kBFloat16;        // of both tables: kBFloat16 or kFloat16
+  const void* table = nullptr;           // [vocab, dim]
+  const void* position_table = nullptr;  // [max_context, dim], or null: no learned positions
+  float scale = 1;
+  const int32_t* tokens = nullptr;     // [rows] below vocab; < 0: a padding row, which becomes 0
+  const int32_t* positions = nullptr;  // [rows] of those that are no padding; not read without
+                                       // position_table
+  float* residual = nullptr;           // [rows, dim]
+  int64_t rows = 0;
+  int dim = 0;  // >= 1; 16 bytes at a time if it is a multiple of 8 and all arrays are aligned
+};
+[[nodiscard]] const char* EmbedRows(const EmbedRowsParams& params, void* stream);
+
 // residual += delta_scale * delta; out = normalised(residual) * weight + bias.
 struct AddNormParams {
-  NormParams norm;                 // kRms or kLayer; weight and bias: device
+  // kRms or kLayer; weight and bias: device. No weight: no norm, out is the residual, rounded.
+  NormParams norm;
   DType dtype = DType::kBFloat16;  // of delta and out: kBFloat16 or kFloat16
   float* residual = nullptr;       // [rows, dim], in place
   const void* delta = nullptr;     // [rows, dim], or null: the residual stays as it is
   float delta_scale = 1;
-  void* out = nullptr;  // [rows, dim]
+  void* out = nullptr;  // [rows, dim], or null without a norm: nothing is written
   int64_t rows = 0;
   int dim = 0;  // >= 1; 16 bytes at a time if it is a multiple of 8
 };
@@ -44,22 +61,29 @@ struct ActivateParams {
 };
 [[nodiscard]] const char* Activate(const ActivateParams& params, void* stream);
 
-// In one pass over the new rows: normalises each head of Q and K (optional), rotates Q in place and
-// K (optional), and appends K and V to their pages.
+// In one pass over the new rows: normalises each head, or the whole, of Q and of K (optional),
+// rotates both (optional), writes Q and appends K and V to their pages.
 struct QkvAppendParams {
   AttentionShape
       shape;  // head_dim 16, 32, 64, 128 or 256; kv_dtype kBFloat16 or kFloat16, that of qkv too
-  // kHalf: rotary_dim a multiple of 16; kInterleaved: of 2. 0: no rotary. Without a knee.
+  // kHalf: rotary_dim a multiple of 16; kInterleaved: of 2. 0: no rotary. Angles below 2^20.
   RopeParams rope;
-  // QK-norm over single heads. Weights [head_dim], or [heads, head_dim] with `own_weights`; null:
-  // none. Both or neither.
+  // QK-norm over single heads: weights [head_dim], or [heads, head_dim] with `own_weights`. With
+  // `whole_norm` over all heads of Q, and of K, together: weights [heads, head_dim]. Null: none.
+  // Both or neither.
   NormKind norm = NormKind::kRms;
   float epsilon = 0;
   const float* q_norm = nullptr;
   const float* k_norm = nullptr;
   bool own_weights = false;
+  bool whole_norm = false;
   void* qkv = nullptr;  // [rows, num_heads + 2 * num_kv_heads, head_dim]: q, k, v; aligned to 16
   int64_t rows = 0;
+  // [rows, num_heads, head_dim] with row stride q_stride floats, as RunAttention reads it: not
+  // rounded, and qkv stays as it is. Aligned to 16, q_stride a multiple of 4. Null: q is written
+  // back to qkv.
+  float* q = nullptr;
+  int64_t q_stride = 0;
   const int32_t* positions = nullptr;  // [rows] absolute, below 2^20
   const int64_t* slots = nullptr;      // [rows] page * block_size + offset within the page; < 0: a
                                        // padding row, not appended
@@ -67,6 +91,33 @@ struct QkvAppendParams {
   void* v_pages = nullptr;
 };
 [[nodiscard]] const char* QkvAppend(const QkvAppendParams& params, void* stream);
+
+// out[i] = in[rows[i]]: the rows whose outputs are wanted, or those that an expert computes.
+struct GatherRowsParams {
+  const void* in = nullptr;       // [any, row_bytes]; aligned to 4
+  const int32_t* rows = nullptr;  // [count], of `in`; < 0: zeroes are written
+  int64_t count = 0;
+  int64_t row_bytes = 0;  // a multiple of 4, at least 4; 16 bytes at a time if it is one of 16 and
+                          // both arrays are aligned
+  void* out = nullptr;    // [count, row_bytes], may not overlap `in`; aligned to 4
+};
+[[nodiscard]] const char* GatherRows(const GatherRowsParams& params, void* stream);
+
+// out[i, j] = cap * tanh(scale * in[i, j] / cap), or scale * in[i, j] if cap is 0: from the last
+// GEMM's logits to those that Sample takes.
+struct ScaleAndCapParams {
+  DType dtype = DType::kBFloat16;  // of `in`: any
+  float scale = 1;
+  float cap = 0;             // >= 0
+  const void* in = nullptr;  // [rows, dim]
+  int64_t rows = 0;
+  int64_t dim = 0;       // >= 1
+  float* out = nullptr;  // [rows, dim] with row stride out_stride; may be `in` itself if that is
+                         // float32 and out_stride is dim, else they may not overlap
+  int64_t out_stride =
+      0;  // in floats, >= dim; any alignment, 16 bytes at a time where all allow it
+};
+[[nodiscard]] const char* ScaleAndCap(const ScaleAndCapParams& params, void* stream);
 
 // Copies or zeroes whole pages, in every pool at once (a pool: one layer's keys or values). For
 // preemption and for blocks that a failed request may have left NaN in, which would poison a masked

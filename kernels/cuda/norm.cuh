@@ -25,6 +25,7 @@ struct AddNormKernel {
     const AddNormParams& p = args.p;
     const int64_t row = int64_t{prim::BlockIndex().x} * p.dim;
     const prim::Shared<float> scratch = prim::SharedMemory<float>();
+    if (p.norm.weight == nullptr) return AddOnly(args, row);
     const bool layer = p.norm.kind == NormKind::kLayer;
     const float inverse_dim = 1.0f / static_cast<float>(p.dim);
 
@@ -54,20 +55,31 @@ struct AddNormKernel {
  private:
   ACUITY_DEVICE static int First() { return prim::ThreadIndex() * kChunk; }
 
+  // The chunk of the residual stream at `at`, with delta added.
+  ACUITY_DEVICE static Chunk AddChunk(const Args& args, int64_t row, int at, int count) {
+    const AddNormParams& p = args.p;
+    Chunk x = LoadChunk<DType::kFloat32>(p.residual, row + at, count, args.aligned);
+    if (p.delta == nullptr) return x;
+    const Chunk delta = LoadChunk<kType>(p.delta, row + at, count, args.aligned);
+    ACUITY_UNROLL for (int i = 0; i < kChunk; ++i) x.value[i] += p.delta_scale * delta.value[i];
+    StoreChunk<DType::kFloat32>(p.residual, row + at, count, args.aligned, x);
+    return x;
+  }
+
+  // Without a norm: the sum, rounded, if it is wanted.
+  ACUITY_DEVICE static void AddOnly(const Args& args, int64_t row) {
+    for (int at = First(); at < args.p.dim; at += kThreads * kChunk) {
+      const int count = ChunkCount(args.p.dim, at);
+      const Chunk x = AddChunk(args, row, at, count);
+      if (args.p.out != nullptr) StoreChunk<kType>(args.p.out, row + at, count, args.aligned, x);
+    }
+  }
+
   // Adds this thread's part of delta; returns its part of sum x (kLayer) or sum x^2 (kRms).
   ACUITY_DEVICE static float Add(const Args& args, int64_t row, bool layer) {
-    const AddNormParams& p = args.p;
     float sum = 0;
-    for (int at = First(); at < p.dim; at += kThreads * kChunk) {
-      const int count = ChunkCount(p.dim, at);
-      Chunk x = LoadChunk<DType::kFloat32>(p.residual, row + at, count, args.aligned);
-      if (p.delta != nullptr) {
-        const Chunk delta = LoadChunk<kType>(p.delta, row + at, count, args.aligned);
-        ACUITY_UNROLL for (int i = 0; i < kChunk; ++i) {
-          x.value[i] += p.delta_scale * delta.value[i];
-        }
-        StoreChunk<DType::kFloat32>(p.residual, row + at, count, args.aligned, x);
-      }
+    for (int at = First(); at < args.p.dim; at += kThreads * kChunk) {
+      const Chunk x = AddChunk(args, row, at, ChunkCount(args.p.dim, at));
       ACUITY_UNROLL for (int i = 0; i < kChunk; ++i) {
         sum += layer ? x.value[i] : x.value[i] * x.value[i];
       }

@@ -63,7 +63,11 @@ class GpuCheck(unittest.TestCase):
     def test_arguments(self):
         code, output = self.check("gpu-check", "--quickly")
         self.assertEqual(code, 2)
-        self.assertIn("unknown argument '--quickly': --no-tests, --no-sanitizer, --no-bench, --out DIR", output)
+        self.assertIn("unknown argument '--quickly': --no-tests, --no-sanitizer, --no-engine, "
+                      "--no-bench, --out DIR", output)
+        code, output = self.check("gpu-check", nvidia_smi="echo 'Tesla H1, 9.0, 550.54.15'")
+        self.assertEqual(code, 2)  # no torch in this PATH's python3, as there is none
+        self.assertIn("the engine needs LibTorch's CUDA half: ACUITY_LIBTORCH_CUDA=FILE", output)
         self.assertEqual(self.check("gpu-check", "--out"), (2, "gpu-check: --out needs a folder\n"))
 
 

@@ -242,7 +242,7 @@ class StartErrorsTest(unittest.TestCase):
         self.check(2, "other", arguments=["--model", model, "--attention", "other=softmax"])
         self.check(2, "12 apples", arguments=["--model", model, "--kv-memory", "12 apples"])
         self.check(2, "float16", arguments=["--model", model, "--dtype", "float16"])
-        self.check(2, "CUDA", arguments=["--model", model, "--device", "cuda"])
+        self.check(2, "--device cuda", arguments=["--model", model, "--device", "cuda"])
         self.check(2, "nonsense", arguments=[
             "--config", temporary_file(f'model=["{model}"]\nnonsense=1\n', ".toml")])
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "kernels/cpu/attention_tiles.h"
 #include "tests/kernels/attention_fixture.h"
@@ -41,6 +42,37 @@ TEST(AttentionCpu, UnsupportedShapesAreNamed) {
   EXPECT_NE(with([](AttentionShape& s) { s.block_size = 0; }).find("block_size"),
             std::string::npos);
 }
+
+// On the CPU only: an emulated GPU takes too long for so many keys.
+class LongContext : public testing::TestWithParam<float> {};
+
+TEST_P(LongContext, EntropyWithinATenThousandthOfANat) {
+  // n = 131,072, logits N(0, 4) plus an offset carried by a second dimension.
+  constexpr int kKeys = 131072;
+  const AttentionShape shape = {1, 1, 16, 16, DType::kFloat32};
+  SequenceData a = MakeSequence(shape, kKeys, 24);
+  for (int i = 0; i < kKeys; ++i) {
+    for (int d = 1; d < 16; ++d) a.k[i * 16 + d] = d == 1 ? 1.0f : 0.0f;
+  }
+  float* q = &a.q[(kKeys - 1) * 16];
+  q[0] = 2;  // standard deviation: a variance of 4
+  q[1] = GetParam();
+  AttentionCase attention(shape, {{&a, kKeys - 1, kKeys}});
+  attention.params().softmax_scale = 1;
+  const ReferenceResult expected = attention.Reference();
+  for (const NamedKernels& kernels : AllKernels()) {
+    const AttentionCase::Result result = attention.Run(*kernels.kernels, 2);
+    EXPECT_NEAR(result.stats[0].entropy, expected.stats[0].entropy, 1e-4) << kernels.name;
+    ExpectNear(result, expected, kernels.name);
+  }
+  q[0] = 4;  // and of 16
+  AttentionCase steeper(shape, {{&a, kKeys - 1, kKeys}});
+  steeper.params().softmax_scale = 1;
+  const double entropy = steeper.Reference().stats[0].entropy;
+  EXPECT_NEAR(steeper.Run(BestKernels()).stats[0].entropy, entropy, 1e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Offsets, LongContext, testing::Values(0.0f, 1000.0f, -1000.0f));
 
 }  // namespace
 }  // namespace acuity::kernels

@@ -1,4 +1,5 @@
-// What attention_test.cc runs on: each of its binaries links one definition of this.
+// What attention_test.cc and attention_traps_test.cc run on: each of their binaries links one
+// definition of this.
 #pragma once
 
 #include <vector>

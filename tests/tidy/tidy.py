@@ -41,6 +41,7 @@ ALLOWED = {
     "engine/report": ["engine/base", "kernels"],
     "engine/model": ["engine/base", "kernels", "engine/tokenizer", "engine/cache", "engine/loader",
                      "engine/schedule"],
+    "engine/gpu": ["engine/base", "kernels", "engine/loader", "engine/model"],
     "engine": ["engine/", "kernels"],
     "server": ["engine", "kernels", "acuity/v1", "inference"],
     # `acuity inspect` opens models as the daemon does; nothing of it links LibTorch.
@@ -48,7 +49,8 @@ ALLOWED = {
 }
 # Third-party headers that only some folders may include (tests may include what they test).
 RESTRICTED = [
-    (re.compile(r"(torch|ATen|c10|caffe2)/"), ["engine/model/", "tests/engine/model/", "tests/parity/"]),
+    (re.compile(r"(torch|ATen|c10|caffe2)/"), ["engine/model/", "engine/gpu/cuda/", "tests/engine/model/",
+                                             "tests/parity/"]),
     (re.compile(r"prometheus/"), ["server/metrics/", "tests/server/metrics/"]),
     (re.compile(r"(grpc|grpcpp)/"), ["server/", "clients/", "tests/server/", "tests/clients/",
                                      "tests/integration/", "tests/fuzz/"]),

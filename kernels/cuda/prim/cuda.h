@@ -166,6 +166,7 @@ ACUITY_DEVICE float Reciprocal(float x) {
 }
 ACUITY_DEVICE float Max(float x, float y) { return fmaxf(x, y); }
 ACUITY_DEVICE float FusedMultiplyAdd(float x, float y, float z) { return __fmaf_rn(x, y, z); }
+ACUITY_DEVICE float Multiply(float x, float y) { return __fmul_rn(x, y); }
 
 template <typename Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kMinBlocksPerSm)

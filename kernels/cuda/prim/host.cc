@@ -10,8 +10,10 @@
 #include <deque>
 #include <memory>
 #include <numeric>
+#include <utility>
 #include <vector>
 
+#include "kernels/cuda/prim/host_stream.h"
 #include "kernels/cuda/prim/prim.h"
 
 namespace acuity::kernels::prim::emulation {
@@ -480,8 +482,15 @@ void* SharedMemoryBase() { return TheMachine().shared(); }
 void Copy(void* to, const void* from) { TheMachine().Copy(to, from); }
 void Commit() { TheMachine().Commit(); }
 void Wait(int pending) { TheMachine().Wait(pending); }
-const char* Run(Dim3 grid, int threads, int shared_bytes, Body body, const void* args) {
-  return TheMachine().Run(grid, threads, shared_bytes, body, args);
+const char* Run(Dim3 grid, int threads, int shared_bytes, Body body, const void* args,
+                size_t args_bytes, Stream stream) {
+  if (stream == nullptr) return TheMachine().Run(grid, threads, shared_bytes, body, args);
+  std::vector<Bits128> copy((args_bytes + sizeof(Bits128) - 1) / sizeof(Bits128));
+  std::memcpy(copy.data(), args, args_bytes);
+  static_cast<Work*>(stream)->push_back([=, copy = std::move(copy)] {
+    return TheMachine().Run(grid, threads, shared_bytes, body, copy.data());
+  });
+  return nullptr;
 }
 
 }  // namespace acuity::kernels::prim::emulation

@@ -61,7 +61,8 @@ void Commit();
 void Wait(int pending);
 
 using Body = void (*)(const void* args);
-const char* Run(Dim3 grid, int threads, int shared_bytes, Body body, const void* args);
+const char* Run(Dim3 grid, int threads, int shared_bytes, Body body, const void* args,
+                size_t args_bytes, Stream stream);
 
 template <typename T>
 class CheckedReference {
@@ -232,15 +233,16 @@ inline float Log2(float x) { return std::log2(x); }
 inline float Reciprocal(float x) { return 1 / x; }
 inline float Max(float x, float y) { return x > y || y != y ? x : y; }
 inline float FusedMultiplyAdd(float x, float y, float z) { return std::fma(x, y, z); }
+inline float Multiply(float x, float y) { return x * y; }  // the baseline CPU has nothing to fuse
 
 template <typename Kernel>
-const char* Launch(Dim3 grid, int shared_bytes, const typename Kernel::Args& args, Stream) {
+const char* Launch(Dim3 grid, int shared_bytes, const typename Kernel::Args& args, Stream stream) {
   static_assert(std::is_trivially_copyable_v<typename Kernel::Args>);
   static_assert(Kernel::kThreads % kWarpSize == 0);
   const auto body = [](const void* arguments) {
     Kernel::Run(*static_cast<const typename Kernel::Args*>(arguments));
   };
-  return emulation::Run(grid, Kernel::kThreads, shared_bytes, body, &args);
+  return emulation::Run(grid, Kernel::kThreads, shared_bytes, body, &args, sizeof(args), stream);
 }
 
 }  // namespace acuity::kernels::prim

@@ -50,7 +50,7 @@ struct Dim3 {
   uint32_t x = 1, y = 1, z = 1;
 };
 
-// A cudaStream_t; null is the default stream. The emulation runs a launch before Launch returns.
+// A cudaStream_t; null is the default one, where the emulation runs at once (or: host_stream.h).
 using Stream = void*;
 
 // 16 bytes that are loaded, stored and copied as one.
@@ -154,6 +154,7 @@ ACUITY_DEVICE float Log2(float x);
 ACUITY_DEVICE float Reciprocal(float x);
 ACUITY_DEVICE float Max(float x, float y);                        // the other one if one is NaN
 ACUITY_DEVICE float FusedMultiplyAdd(float x, float y, float z);  // x y + z, rounded once
+ACUITY_DEVICE float Multiply(float x, float y);  // rounded: never fused with an addition
 
 // ---- Launch (host code) ----
 

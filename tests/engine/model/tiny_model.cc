@@ -123,23 +123,55 @@ Rows Attend(const ModelSpec& spec, const LayerSpec& layer, const Rows& q, const 
 
 TinyCheckpoint::TinyCheckpoint(ModelSpec spec, uint64_t seed)
     : spec_(std::move(spec)), state_(seed) {
-  const int64_t hidden = spec_.hidden_size, ffn = spec_.ffn_size, dim = spec_.head_dim;
+  const int64_t hidden = spec_.hidden_size, dim = spec_.head_dim;
   const int64_t q_rows = spec_.num_heads * dim, kv_rows = spec_.num_kv_heads * dim;
   Add("token_embd.weight", spec_.vocab_size, hidden, 0, 1);
-  Add("output_norm.weight", 1, hidden, 1, 0.2f);
+  AddNorm("output_norm");
   if (!spec_.tied_embeddings) Add("output.weight", spec_.vocab_size, hidden, 0, 0.3f);
+  if (spec_.learned_positions) Add("position_embd.weight", spec_.max_context, hidden, 0, 0.5f);
   for (int i = 0; i < spec_.num_layers; ++i) {
     const std::string prefix = absl::StrCat("blk.", i, ".");
-    Add(prefix + "attn_norm.weight", 1, hidden, 1, 0.2f);
-    Add(prefix + "attn_q.weight", q_rows, hidden, 0, 0.2f);
-    Add(prefix + "attn_k.weight", kv_rows, hidden, 0, 0.2f);
-    Add(prefix + "attn_v.weight", kv_rows, hidden, 0, 0.3f);
-    Add(prefix + "attn_output.weight", hidden, q_rows, 0, 0.2f);
-    Add(prefix + "ffn_norm.weight", 1, hidden, 1, 0.2f);
-    Add(prefix + "ffn_gate.weight", ffn, hidden, 0, 0.3f);
-    Add(prefix + "ffn_up.weight", ffn, hidden, 0, 0.3f);
-    Add(prefix + "ffn_down.weight", hidden, ffn, 0, 0.2f);
+    if (spec_.pre_norm) AddNorm(prefix + "attn_norm");
+    AddLinear(prefix + "attn_q", q_rows, hidden, 0.2f, spec_.qkv_bias);
+    AddLinear(prefix + "attn_k", kv_rows, hidden, 0.2f, spec_.qkv_bias);
+    AddLinear(prefix + "attn_v", kv_rows, hidden, 0.3f, spec_.qkv_bias);
+    if (spec_.qk_norm != QkNorm::kNone) {
+      const bool one_head = spec_.qk_norm == QkNorm::kPerHead;
+      Add(prefix + "attn_q_norm.weight", 1, one_head ? dim : q_rows, 1, 0.2f);
+      Add(prefix + "attn_k_norm.weight", 1, one_head ? dim : kv_rows, 1, 0.2f);
+    }
+    if (spec_.sinks) Add(prefix + "attn_sinks.weight", 1, spec_.num_heads, 0, 1);
+    AddLinear(prefix + "attn_output", hidden, q_rows, 0.2f, spec_.attention_out_bias);
+    if (spec_.post_norm) AddNorm(prefix + "post_attention_norm");
+    if (spec_.pre_norm && !spec_.shared_norm) AddNorm(prefix + "ffn_norm");
+    AddFeedForward(prefix);
+    if (spec_.post_norm) AddNorm(prefix + "post_ffw_norm");
   }
+}
+
+void TinyCheckpoint::AddFeedForward(const std::string& prefix) {
+  const int64_t hidden = spec_.hidden_size, ffn = spec_.ffn_size, experts = spec_.experts.count;
+  const int64_t copies = std::max<int64_t>(1, experts);
+  const std::string suffix = experts > 0 ? "_exps" : "";
+  if (experts > 0) {
+    AddLinear(prefix + "ffn_gate_inp", experts, hidden, 0.5f, spec_.experts.router_bias);
+  }
+  if (spec_.gated_ffn) {
+    AddLinear(prefix + "ffn_gate" + suffix, copies * ffn, hidden, 0.3f, spec_.ffn_bias);
+  }
+  AddLinear(prefix + "ffn_up" + suffix, copies * ffn, hidden, 0.3f, spec_.ffn_bias);
+  AddLinear(prefix + "ffn_down" + suffix, copies * hidden, ffn, 0.2f, spec_.ffn_bias);
+}
+
+void TinyCheckpoint::AddNorm(const std::string& stem) {
+  Add(stem + ".weight", 1, spec_.hidden_size, 1, 0.2f);
+  if (spec_.norm_bias) Add(stem + ".bias", 1, spec_.hidden_size, 0, 0.2f);
+}
+
+void TinyCheckpoint::AddLinear(const std::string& stem, int64_t rows, int64_t columns,
+                               float deviation, bool bias) {
+  Add(stem + ".weight", rows, columns, 0, deviation);
+  if (bias) Add(stem + ".bias", 1, rows, 0, 0.2f);
 }
 
 void TinyCheckpoint::Add(const std::string& name, int64_t rows, int64_t columns, float mean,

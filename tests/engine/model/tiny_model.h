@@ -37,6 +37,10 @@ class TinyCheckpoint final : public Checkpoint {
 
  private:
   void Add(const std::string& name, int64_t rows, int64_t columns, float mean, float deviation);
+  void AddNorm(const std::string& stem);
+  void AddFeedForward(const std::string& prefix);
+  void AddLinear(const std::string& stem, int64_t rows, int64_t columns, float deviation,
+                 bool bias);
 
   ModelSpec spec_;
   TokenizerSpec tokenizer_;

@@ -5,52 +5,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/cuda/device_array.h"
+#include "tests/kernels/cuda/halves.h"
 
 namespace acuity::kernels::cuda {
 namespace {
-
-constexpr DType kTypes[] = {DType::kBFloat16, DType::kFloat16};
-constexpr uint16_t kGuard = 0x7a5a;
-
-uint16_t Round(DType dtype, float x) {
-  return dtype == DType::kBFloat16 ? FloatToBFloat16(x) : FloatToFloat16(x);
-}
-float Widen(DType dtype, uint16_t x) {
-  return dtype == DType::kBFloat16 ? BFloat16ToFloat(x) : Float16ToFloat(x);
-}
-// Half a unit of the last place, relative, with room for float32 arithmetic.
-double Tolerance(DType dtype) { return dtype == DType::kBFloat16 ? 0x1.04p-8 : 0x1.08p-11; }
-
-std::vector<float> Random(int64_t size, uint32_t seed, float scale = 1) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0, scale);
-  std::vector<float> values(static_cast<size_t>(size));
-  for (float& v : values) v = normal(rng);
-  return values;
-}
-
-// Random values of `dtype`; `wide` receives them as float32.
-std::vector<uint16_t> RandomHalves(DType dtype, int64_t size, uint32_t seed,
-                                   std::vector<float>* wide, float scale = 1) {
-  *wide = Random(size, seed, scale);
-  std::vector<uint16_t> values;
-  for (float& v : *wide) {
-    values.push_back(Round(dtype, v));
-    v = Widen(dtype, values.back());
-  }
-  return values;
-}
-
-void ExpectNear(double expected, double actual, double relative, double absolute,
-                const std::string& where) {
-  ASSERT_NEAR(expected, actual, relative * std::abs(expected) + absolute) << where;
-}
 
 struct NormCase {
   DType dtype;
@@ -129,6 +94,38 @@ TEST(CudaAddNorm, EveryTailKindAndAlignmentAgainstDouble) {
   }
 }
 
+TEST(CudaAddNorm, WithoutANormTheSumIsRounded) {
+  constexpr int64_t kRows = 2;
+  for (DType dtype : kTypes) {
+    for (int dim : {1, 9, 64, 2052}) {
+      const std::vector<float> residual = Random(kRows * dim, 1, 3);
+      std::vector<float> delta;
+      const std::vector<uint16_t> halves = RandomHalves(dtype, kRows * dim, 4, &delta, 2);
+      DeviceArray<float> residual_d(residual);
+      DeviceArray<uint16_t> delta_d(halves), out_d(std::vector<uint16_t>(kRows * dim, kGuard));
+      AddNormParams p;
+      p.dtype = dtype;
+      p.residual = residual_d.data();
+      p.out = out_d.data();
+      p.rows = kRows;
+      p.dim = dim;
+      ASSERT_STREQ(AddNorm(p, nullptr), nullptr);  // rounds
+      ASSERT_STREQ(Finish(), nullptr);
+      const std::vector<uint16_t> rounded = out_d.Read();
+      p.delta = delta_d.data();
+      p.delta_scale = 0.5f;
+      p.out = nullptr;
+      ASSERT_STREQ(AddNorm(p, nullptr), nullptr);  // adds
+      ASSERT_STREQ(Finish(), nullptr);
+      const std::vector<float> sum = residual_d.Read();
+      for (size_t i = 0; i < sum.size(); ++i) {
+        ASSERT_EQ(rounded[i], Round(dtype, residual[i])) << dim << " element " << i;
+        ASSERT_EQ(sum[i], residual[i] + 0.5f * delta[i]) << dim << " element " << i;
+      }
+    }
+  }
+}
+
 TEST(CudaAddNorm, ARowsBitsDependOnNeitherItsNeighboursNorTheSchedule) {
   constexpr int kDim = 700, kRows = 5;
   const std::vector<float> residual = Random(kRows * kDim, 1), weight = Random(kDim, 2);
@@ -201,6 +198,9 @@ struct QkvCase {
   bool norm = false, own_weights = false;
   NormKind kind = NormKind::kRms;
   float magnitude = 1;
+  bool whole_norm = false;
+  int32_t knee = 0;
+  bool apart = false;  // q goes to an array of its own
 };
 
 // The arrays of one call, and what the CPU makes of them in float32.
@@ -214,6 +214,12 @@ class QkvFixture {
     k_norm_ = Random(int64_t{c.kv_heads} * c.head_dim, 8);
     for (int i = 0; i < c.rotary_dim / 2; ++i) {
       inv_frequency_.push_back(std::pow(10000.0f, -2.0f * i / c.rotary_dim));
+      if (c.knee == 0) continue;
+      // Few bits, so that products with a position are exact and only their sum is rounded: the
+      // CPU's instruction sets fuse differently.
+      float& f = inv_frequency_.back();
+      f = std::bit_cast<float>(std::bit_cast<uint32_t>(f) & 0xfffe0000u);
+      beyond_.push_back(f * (i % 2 == 0 ? 0.25f : 0.5f));
     }
     k_pages_.assign(PageElements(), kUntouched);
     v_pages_ = k_pages_;
@@ -227,7 +233,8 @@ class QkvFixture {
     }
     RopeAppendParams append;
     append.shape = {c_.heads, c_.kv_heads, c_.head_dim, kBlockSize, DType::kFloat32};
-    append.rope = {c_.style, c_.rotary_dim, inv_frequency_.data(), c_.magnitude};
+    append.rope = {c_.style,     c_.rotary_dim, inv_frequency_.data(),
+                   c_.magnitude, c_.knee,       c_.knee > 0 ? beyond_.data() : nullptr};
     append.qkv = qkv_.data();
     append.rows = kRows - 1;  // the last is padding
     append.positions = positions_.data();
@@ -238,9 +245,10 @@ class QkvFixture {
     Compare(float_k, k_pages_, "k");
     Compare(float_v, v_pages_, "v");
     for (int64_t row = 0; row + 1 < kRows; ++row) {
-      for (int64_t i = 0; i < int64_t{c_.heads} * c_.head_dim; ++i) {
+      for (int64_t i = 0; i < QueryWidth(); ++i) {
         const size_t at = static_cast<size_t>(row * Width() + i);
-        ExpectNear(qkv_[at], Widen(dtype_, halves_[at]), Tolerance(dtype_), 2e-5,
+        const float q = c_.apart ? q_[row * QueryStride() + i] : Widen(dtype_, halves_[at]);
+        ExpectNear(qkv_[at], q, c_.apart ? 3e-6 : Tolerance(dtype_), 2e-5,
                    "q of row " + std::to_string(row) + ", element " + std::to_string(i));
       }
     }
@@ -248,19 +256,24 @@ class QkvFixture {
 
   void Run() {
     DeviceArray<uint16_t> qkv(halves_), k(k_pages_), v(v_pages_);
-    DeviceArray<float> frequency(inv_frequency_, 1), q_norm(q_norm_, c_.own_weights ? 1 : 0);
+    DeviceArray<float> q(std::vector<float>(kRows * QueryStride(), kGap));
+    DeviceArray<float> frequency(inv_frequency_, 1), beyond(beyond_, 1);
+    DeviceArray<float> q_norm(q_norm_, c_.own_weights ? 1 : 0);
     DeviceArray<float> k_norm(k_norm_);
     DeviceArray<int32_t> positions(positions_);
     DeviceArray<int64_t> slots(slots_);
     QkvAppendParams p;
     p.shape = {c_.heads, c_.kv_heads, c_.head_dim, kBlockSize, dtype_};
-    p.rope = {c_.style, c_.rotary_dim, frequency.data(), c_.magnitude};
+    p.rope = {c_.style,     c_.rotary_dim, frequency.data(),
+              c_.magnitude, c_.knee,       c_.knee > 0 ? beyond.data() : nullptr};
     p.norm = c_.kind;
     p.epsilon = 1e-6f;
     p.q_norm = c_.norm ? q_norm.data() : nullptr;
     p.k_norm = c_.norm ? k_norm.data() : nullptr;
     p.own_weights = c_.own_weights;
+    p.whole_norm = c_.whole_norm;
     p.qkv = qkv.data();
+    if (c_.apart) p.q = q.data(), p.q_stride = QueryStride();
     p.rows = kRows;
     p.positions = positions.data();
     p.slots = slots.data();
@@ -268,21 +281,28 @@ class QkvFixture {
     p.v_pages = v.data();
     ASSERT_STREQ(QkvAppend(p, nullptr), nullptr);
     ASSERT_STREQ(Finish(), nullptr);
-    halves_ = qkv.Read();
+    const std::vector<uint16_t> before = std::exchange(halves_, qkv.Read());
+    q_ = q.Read();
+    ASSERT_TRUE(!c_.apart || before == halves_);
+    for (int64_t row = 0; row < kRows; ++row) ASSERT_EQ(q_[(row + 1) * QueryStride() - 1], kGap);
     k_pages_ = k.Read();
     v_pages_ = v.Read();
   }
 
  private:
   static constexpr uint16_t kUntouched = 0x3c21;
+  static constexpr float kGap = -77;  // between the rows of an array of queries
 
   int64_t Width() const { return int64_t{c_.heads + 2 * c_.kv_heads} * c_.head_dim; }
+  int64_t QueryWidth() const { return int64_t{c_.heads} * c_.head_dim; }
+  int64_t QueryStride() const { return QueryWidth() + 4; }
   size_t PageElements() const {
     return static_cast<size_t>(kPages) * kBlockSize * c_.kv_heads * c_.head_dim;
   }
   void Normalise(const std::vector<float>& weight, int64_t first, int64_t heads) {
+    const bool whole = c_.whole_norm;
     NormGroups(qkv_.data() + first, Width(), {c_.kind, 1e-6f, weight.data()}, c_.own_weights, kRows,
-               heads, c_.head_dim, ParallelFor{});
+               whole ? 1 : heads, whole ? heads * c_.head_dim : c_.head_dim, ParallelFor{});
   }
   void Compare(const std::vector<float>& expected, const std::vector<uint16_t>& actual,
                const std::string& what) {
@@ -294,7 +314,8 @@ class QkvFixture {
 
   QkvCase c_;
   DType dtype_;
-  std::vector<float> qkv_, q_norm_, k_norm_, inv_frequency_;
+  std::vector<float> qkv_, q_norm_, k_norm_, inv_frequency_, beyond_;
+  std::vector<float> q_;  // where it is apart
   std::vector<uint16_t> halves_, k_pages_, v_pages_;
   std::vector<int32_t> positions_ = {0, 1, 17, 131071, 5};
   std::vector<int64_t> slots_ = {3, 63, 16, 40, -1};
@@ -316,6 +337,14 @@ TEST(CudaQkvAppend, HeadsStylesAndNormsAgainstTheCpu) {
       {2, 1, 128, 36, kInterleaved, true, true},
       {2, 1, 64, 0},
       {2, 1, 64, 0, kHalf, true, false, kLayer},
+      {9, 3, 64, 64, kHalf, false, false, kRms, 1, false, 16},
+      {2, 1, 128, 36, kInterleaved, true, true, kRms, 1.2f, false, 17},
+      {2, 1, 64, 64, kHalf, false, false, kRms, 1, false, 200000},
+      {5, 5, 128, 128, kHalf, true, false, kRms, 1, true},
+      {33, 11, 64, 64, kHalf, true, false, kLayer, 1, true, 4},
+      {1, 1, 16, 16, kInterleaved, true, false, kRms, 1, true, 0, true},
+      {6, 2, 256, 128, kHalf, true, false, kRms, 1, true, 0, true},
+      {9, 3, 64, 64, kHalf, false, false, kRms, 1, false, 0, true},
   };
   uint64_t seed = 10;
   for (DType dtype : kTypes) {
@@ -406,7 +435,14 @@ TEST(CudaLayerOps, RefuseWhatTheyCannotDo) {
                  "both be given"));
   static constexpr float kFrequencies[32] = {};
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.rope.inv_frequency_beyond = kFrequencies; }),
-                 "inv_frequency_beyond must be null"));
+                 "needs a rope.knee of at least 1"));
+  EXPECT_TRUE(in(qkv([](QkvAppendParams& p) {
+                   p.q_norm = p.k_norm = kFrequencies, p.own_weights = p.whole_norm = true;
+                 }),
+                 "own_weights is of single heads"));
+  EXPECT_TRUE(
+      in(qkv([](QkvAppendParams& p) { p.q = reinterpret_cast<float*>(memory), p.q_stride = 126; }),
+         "q_stride must be"));
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.qkv = memory + 1; }), "aligned to 16"));
 
   PagesParams pages = {nullptr, 1, 24, nullptr, nullptr, 1};

@@ -1,0 +1,55 @@
+// A Device that is this machine: memory that starts as NaN, a stream that does nothing before it is
+// waited for, on which the emulated kernels run, and faults at will.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/gpu/device.h"
+#include "kernels/cuda/prim/host_stream.h"
+
+namespace acuity::engine {
+
+class HostDevice final : public Device {
+ public:
+  // What the "device" does wrong, and what it has done. Shared with the test, which has given the
+  // device away.
+  struct Control {
+    int64_t memory_bytes = int64_t{1} << 30;
+    std::string fault;            // of the next Synchronise; "": none
+    bool fault_is_fatal = false;  // the device is lost with it
+    bool refuse_captures = false;
+    bool refuse_products = false;
+
+    int64_t allocated_bytes = 0;
+    int allocations = 0, captures = 0, replays = 0, copies_to_host = 0;
+  };
+
+  explicit HostDevice(std::shared_ptr<Control> control) : control_(std::move(control)) {}
+
+  std::string name() const override { return "emulated GPU"; }
+  void* stream() const override { return &work_; }
+  absl::StatusOr<int64_t> FreeBytes() override {
+    return control_->memory_bytes - control_->allocated_bytes;
+  }
+  absl::Status health() const override { return health_; }
+  absl::StatusOr<DeviceMemory> Allocate(std::string_view what, int64_t bytes) override;
+  absl::StatusOr<DeviceMemory> AllocatePinned(std::string_view what, int64_t bytes) override;
+  absl::Status CopyToDevice(void* to, const void* from, int64_t bytes) override;
+  absl::Status CopyToHost(void* to, const void* from, int64_t bytes) override;
+  absl::Status Zero(void* to, int64_t bytes) override;
+  absl::Status Gemm(const DeviceGemm& gemm) override;
+  absl::Status Synchronise() override;
+  absl::StatusOr<std::unique_ptr<Graph>> Capture(
+      const std::function<absl::Status()>& enqueue) override;
+  absl::Status Replay(const Graph& graph) override;
+
+ private:
+  const std::shared_ptr<Control> control_;
+  mutable kernels::prim::emulation::Work work_;  // enqueued since the last Synchronise
+  bool capturing_ = false;
+  absl::Status health_;
+};
+
+}  // namespace acuity::engine
