@@ -263,13 +263,14 @@ absl::Status ChooseSharpening(const CalibrationInputs& inputs, const CalibrateOp
   return per_head(strength * (result->passes.back().beyond < plain.beyond ? kMore : kLess));
 }
 
-// Scores a text that had no part in the choice with what there is to compare.
+// Scores a text that had no part in the choice: as trained, with one factor for all heads, as chosen.
 absl::StatusOr<std::vector<CalibrationPass>> CheckHeldOut(const std::vector<int32_t>& text,
                                                           const Calibration& calibration,
                                                           Scorer& scorer) {
-  std::vector<size_t> which = {0, calibration.extension, calibration.global, calibration.best};
-  std::sort(which.begin(), which.end());
-  which.erase(std::unique(which.begin(), which.end()), which.end());
+  std::vector<size_t> which = {0, calibration.global};
+  if (calibration.best != 0 && calibration.best != calibration.global) {
+    which.push_back(calibration.best);
+  }
   std::vector<CalibrationPass> passes;
   for (const size_t index : which) {
     const CalibrationPass& chosen = calibration.passes[index];
@@ -313,7 +314,7 @@ absl::Status RunCalibration(const CalibrateOptions& given, bool json) {
   const Scratch scratch;
   if (scratch.path().empty()) return absl::UnavailableError("no temporary folder can be made");
   const size_t passes = 1 + (options.keep_rope ? 0 : std::size(kStretches)) + 3;
-  const size_t checks = 4 * inputs.held_out.size();
+  const size_t checks = 3 * inputs.held_out.size();
   const ScoreCache cache(options.report.empty() ? "" : options.report + ".scores", options.model);
   Scorer scorer(options, inputs, cache, scratch.path(),
                 static_cast<int64_t>(passes * inputs.texts.size() + checks) * options.to_context);
