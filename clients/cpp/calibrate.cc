@@ -263,7 +263,8 @@ absl::Status ChooseSharpening(const CalibrationInputs& inputs, const CalibrateOp
   return per_head(strength * (result->passes.back().beyond < plain.beyond ? kMore : kLess));
 }
 
-// Scores a text that had no part in the choice: as trained, with one factor for all heads, as chosen.
+// Scores a text that had no part in the choice: as trained, with one factor for all heads, as
+// chosen.
 absl::StatusOr<std::vector<CalibrationPass>> CheckHeldOut(const std::vector<int32_t>& text,
                                                           const Calibration& calibration,
                                                           Scorer& scorer) {
