@@ -46,7 +46,7 @@ inline Vec MulAdd(Vec a, Vec b, Vec c) {
 #endif
 }
 
-inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }  // b if one is NaN
 inline Vec Min(Vec a, Vec b) { return a < b ? a : b; }
 
 // kLanes bfloat16 values as float32.
@@ -105,9 +105,10 @@ inline Vec Exp2Parts(Vec f, Vec shifted) {
 inline constexpr float kRoundMagic =
     12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
 
-// 2^x for x <= ~126; below -126 it goes to 0. Relative error < 2e-7.
+// 2^x for x <= ~126; below -126 it goes to 0. Relative error < 2e-7. NaN stays NaN: a corrupted row
+// must not look like a sound one.
 inline Vec Exp2(Vec x) {
-  const Vec clamped = Max(x, Broadcast(-126.5f));
+  const Vec clamped = Max(Broadcast(-126.5f), x);
   const Vec shifted = clamped + Broadcast(kRoundMagic);
   const Vec result = Exp2Parts(clamped - (shifted - Broadcast(kRoundMagic)), shifted);
   return x < Broadcast(-126.0f) ? Vec{} : result;
@@ -115,10 +116,10 @@ inline Vec Exp2(Vec x) {
 
 // e^x for x <= ~87; below -87.3 it goes to 0. Relative error < 3e-7: unlike Exp2(x * log2(e)) it
 // does not grow with |x|, because n * ln2 is subtracted in two parts, of which the first product is
-// exact.
+// exact. NaN stays NaN.
 inline Vec Exp(Vec x) {
   const Vec log2e = Broadcast(1.44269504f);
-  const Vec clamped = Max(x, Broadcast(-87.6f));
+  const Vec clamped = Max(Broadcast(-87.6f), x);
   const Vec shifted = MulAdd(clamped, log2e, Broadcast(kRoundMagic));
   const Vec n = shifted - Broadcast(kRoundMagic);
   const Vec high = MulAdd(n, Broadcast(-0.693359375f), clamped);

@@ -196,9 +196,12 @@ TEST_F(EngineTest, ANaNFailsItsRequestAloneAndLeavesNothing) {
     std::vector<std::shared_ptr<Recorder>> clean;
     for (uint32_t i = 0; i < 4; ++i) {
       clean.push_back(Run(Greedy(Prompt(40, i), 60)));
-      const RequestResult bad = Run(Greedy(poisoned, 10))->Wait();
+      Request request = Greedy(poisoned, 10);
+      request.attention = AttentionDetail::kLayers;
+      const RequestResult bad = Run(std::move(request))->Wait();
       EXPECT_EQ(bad.status.code(), absl::StatusCode::kInternal) << bad.status;
       EXPECT_EQ(bad.completion_tokens, 0);
+      EXPECT_TRUE(bad.prompt_attention.empty()) << "what a NaN leaves looks like sharp attention";
       EXPECT_LE(bad.cached_tokens, 48) << "a block that holds NaN was found again";
     }
     for (uint32_t i = 0; i < 4; ++i) {

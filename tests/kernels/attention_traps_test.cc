@@ -188,6 +188,26 @@ TEST_P(AttentionTraps, RisingLogitsNeedTheMovedMaximumInTheEntropy) {
   EXPECT_GT(ExpectExact(attention).stats[0].entropy, 4.0f);
 }
 
+TEST_P(AttentionTraps, NanStaysInItsRowAndIsNotHidden) {
+  const AttentionShape shape = {6, 2, kDim, 16, type()};
+  SequenceData sequence = MakeSequence(shape, 100, 46);
+  sequence.q[50 * 6 * kDim] = std::nanf("");  // head 0 of row 50
+  AttentionCase attention(shape, {{&sequence, 0, 100}});
+  const AttentionCase::Result result = attention.Run(backend());
+  for (int i = 0; i < 600; ++i) EXPECT_EQ(std::isnan(result.out[i * kDim]), i == 300) << i;
+}
+
+TEST_P(AttentionTraps, NanInAKeyReachesEveryRowThatSeesIt) {
+  std::vector<float> logits(90, 0.5f);
+  logits[70] = std::nanf("");
+  GivenLogits given = Given(logits);
+  AttentionCase attention = given.From(0);
+  const AttentionCase::Result result = attention.Run(backend());
+  for (int row = 0; row < 90; ++row) {
+    EXPECT_EQ(std::isnan(result.out[row * kDim]), row >= 70) << row;
+  }
+}
+
 TEST_P(AttentionTraps, OracleIdentity) {
   // E_p[z] = c q . (sum_j p_j k_j): with V = K the output gives the mean logit, and H = lse -
   // E_p[z].
