@@ -23,5 +23,4 @@ add_test(NAME chat_template_parity
 add_test(NAME chat_templates_real
          COMMAND ${tokenizer_python} ${CMAKE_CURRENT_LIST_DIR}/chat_templates_real.py
                  $<TARGET_FILE:chat_template_dump> ${ACUITY_DEPS}/model-files/templates)
-set_tests_properties(tokenizer_parity chat_template_parity chat_templates_real
-                     PROPERTIES LABELS parity TIMEOUT 300)
+set_tests_properties(chat_template_parity chat_templates_real PROPERTIES LABELS parity TIMEOUT 300)
