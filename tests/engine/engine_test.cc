@@ -5,103 +5,30 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
-#include <condition_variable>
-#include <cstring>
-#include <limits>
-#include <mutex>
 #include <random>
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "tests/engine/loader/gguf_builder.h"
+#include "tests/engine/engine_fixture.h"
 #include "tests/engine/loader/safetensors_builder.h"
 
 namespace acuity::engine {
 namespace {
 
-using testing::GgufBuilder;
 using ::testing::HasSubstr;
-using testing::ServableLlama;
+using testing::kPoison;
+using testing::kVocab;
+using testing::Recorder;
 using testing::TemporaryDirectory;
 
-constexpr uint32_t kF32 = 0;
 constexpr int kContext = 256;
-constexpr int kVocab = 261;
-constexpr int kPoison = 7;  // a token whose embedding is NaN
 constexpr int64_t kBlockBytes = 2 * 16 * 16 * 4;
 
-// A llama with random float32 weights, an output matrix of its own, and one poisoned embedding.
 testing::Bytes PoisonedLlama() {
-  GgufBuilder b = ServableLlama();
+  testing::GgufBuilder b = testing::ServableLlama();
   b.SetUint32("llama.context_length", kContext);
-  b.AddTensor("output.weight", {32, kVocab}, kF32);
-  for (GgufBuilder::Tensor& tensor : b.tensors) tensor.type = kF32;
-  testing::Bytes file = b.Build();
-  size_t floats = 0, before_embedding = 0;
-  for (const GgufBuilder::Tensor& tensor : b.tensors) {
-    if (tensor.name == "token_embd.weight") before_embedding = floats;
-    size_t size = 1;  // each is a multiple of 8 floats: no gaps
-    for (const uint64_t dim : tensor.dims) size *= dim;
-    floats += size;
-  }
-  uint8_t* data = file.data() + file.size() - floats * sizeof(float);
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal(0, 0.5);
-  for (size_t i = 0; i < floats; ++i) {
-    const bool poisoned =
-        i >= before_embedding + kPoison * 32 && i < before_embedding + (kPoison + 1) * 32;
-    const float value = poisoned ? std::numeric_limits<float>::quiet_NaN() : normal(random);
-    std::memcpy(data + i * sizeof value, &value, sizeof value);
-  }
-  return file;
+  return testing::PoisonedLlama(std::move(b));
 }
-
-// Keeps what a request said, and can refuse to hear more.
-class Recorder : public EventSink {
- public:
-  explicit Recorder(int tokens_to_hear = 1 << 30) : tokens_to_hear_(tokens_to_hear) {}
-
-  bool OnToken(TokenEvent event) override {
-    const std::lock_guard lock(mutex_);
-    EXPECT_EQ(results_, 0) << "a token after the result";
-    if (event.token >= 0) tokens_.push_back(event.token);
-    changed_.notify_all();
-    return static_cast<int>(tokens_.size()) < tokens_to_hear_;
-  }
-  void OnResult(RequestResult result) override {
-    const std::lock_guard lock(mutex_);
-    ++results_;
-    result_ = std::move(result);
-    changed_.notify_all();
-  }
-
-  void WaitForTokens(size_t count) {
-    std::unique_lock lock(mutex_);
-    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60),
-                                  [&] { return tokens_.size() >= count || results_ > 0; }));
-  }
-  RequestResult Wait() {
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [&] { return results_ > 0; }));
-    return result_;
-  }
-  std::vector<TokenId> tokens() {
-    const std::lock_guard lock(mutex_);
-    return tokens_;
-  }
-  int results() {
-    const std::lock_guard lock(mutex_);
-    return results_;
-  }
-
- private:
-  const int tokens_to_hear_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<TokenId> tokens_;
-  RequestResult result_;
-  int results_ = 0;
-};
 
 class EngineTest : public ::testing::Test {
  protected:

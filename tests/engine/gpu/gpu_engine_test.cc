@@ -3,35 +3,28 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <condition_variable>
-#include <cstring>
-#include <limits>
-#include <mutex>
 #include <random>
 #include <utility>
 
 #include "absl/time/clock.h"
 #include "engine/engine.h"
 #include "engine/gpu/gpu_decoder.h"
+#include "tests/engine/engine_fixture.h"
 #include "tests/engine/gpu/host_device.h"
-#include "tests/engine/loader/gguf_builder.h"
 #include "tests/engine/loader/safetensors_builder.h"
 
 namespace acuity::engine {
 namespace {
 
-using testing::GgufBuilder;
 using ::testing::HasSubstr;
-using testing::ServableLlama;
+using testing::kPoison;
+using testing::kVocab;
+using testing::Recorder;
 using testing::TemporaryDirectory;
 
-constexpr uint32_t kF32 = 0;
-constexpr int kVocab = 261;
-constexpr int kPoison = 7;  // a token whose embedding is NaN
-
-// One layer of two heads of 64 over a hidden size of 32, random but for the poisoned embedding.
+// One layer of two heads of 64 over a hidden size of 32.
 testing::Bytes PoisonedLlama() {
-  GgufBuilder b = ServableLlama();
+  testing::GgufBuilder b = testing::ServableLlama();
   b.SetUint32("llama.context_length", 128);
   b.SetUint32("llama.attention.key_length", 64);
   b.SetUint32("llama.attention.value_length", 64);
@@ -40,58 +33,8 @@ testing::Bytes PoisonedLlama() {
   b.tensor("blk.0.attn_k.weight").dims = {32, 64};
   b.tensor("blk.0.attn_v.weight").dims = {32, 64};
   b.tensor("blk.0.attn_output.weight").dims = {128, 32};
-  b.AddTensor("output.weight", {32, kVocab}, kF32);
-  for (GgufBuilder::Tensor& tensor : b.tensors) tensor.type = kF32;
-  testing::Bytes file = b.Build();
-  size_t floats = 0, before_embedding = 0;
-  for (const GgufBuilder::Tensor& tensor : b.tensors) {
-    if (tensor.name == "token_embd.weight") before_embedding = floats;
-    size_t size = 1;  // each is a multiple of 8 floats: no gaps
-    for (const uint64_t dim : tensor.dims) size *= dim;
-    floats += size;
-  }
-  uint8_t* data = file.data() + file.size() - floats * sizeof(float);
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal(0, 0.5);
-  for (size_t i = 0; i < floats; ++i) {
-    const bool poisoned =
-        i >= before_embedding + kPoison * 32 && i < before_embedding + (kPoison + 1) * 32;
-    const float value = poisoned ? std::numeric_limits<float>::quiet_NaN() : normal(random);
-    std::memcpy(data + i * sizeof value, &value, sizeof value);
-  }
-  return file;
+  return testing::PoisonedLlama(std::move(b));
 }
-
-class Recorder : public EventSink {
- public:
-  bool OnToken(TokenEvent event) override {
-    const std::lock_guard lock(mutex_);
-    if (event.token >= 0) tokens_.push_back(event.token);
-    return true;
-  }
-  void OnResult(RequestResult result) override {
-    const std::lock_guard lock(mutex_);
-    result_ = std::move(result);
-    done_ = true;
-    changed_.notify_all();
-  }
-  RequestResult Wait() {
-    std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(120), [&] { return done_; }));
-    return result_;
-  }
-  std::vector<TokenId> tokens() {
-    const std::lock_guard lock(mutex_);
-    return tokens_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<TokenId> tokens_;
-  RequestResult result_;
-  bool done_ = false;
-};
 
 class GpuEngineTest : public ::testing::Test {
  protected:
