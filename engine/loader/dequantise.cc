@@ -44,6 +44,7 @@ inline float HalfToFloat(uint16_t half) {
 float LoadHalf(const uint8_t* bytes) { return HalfToFloat(Load16(bytes)); }
 
 void DequantiseF32(const uint8_t* blocks, int64_t num_blocks, float* out) {
+  if (num_blocks == 0) return;  // `blocks` may be null
   std::memcpy(out, blocks, static_cast<size_t>(num_blocks) * sizeof(float));
 }
 
