@@ -247,5 +247,20 @@ class CalibrateTest(unittest.TestCase):
         self.assertEqual(list(pathlib.Path(folder).glob("acuity-*")), [])
 
 
+class ShippedSidecarTest(unittest.TestCase):
+    def test_smollm2_serves_twice_its_context_and_scores_the_same_within(self):
+        scores = []
+        for flags in ((), ("--attention", f"smol=file:{ROOT}/models/smollm2-16k/acuity.json")):
+            with Daemon("--kv-memory", "512MiB", *flags) as daemon:
+                model = daemon.stub.GetModel(pb.GetModelRequest(model="smol"))
+                ids = daemon.tokenize(TEXT.read_text())[:300]
+                scored = daemon.stub.Score(pb.ScoreRequest(
+                    model="smol", prompt=pb.Prompt(token_ids=pb.TokenIds(ids=ids))))
+                scores.append(list(scored.logprobs[1:]))
+        self.assertEqual(model.max_context, 16384)
+        self.assertRegex(model.attention_policy, "^sharpen:length=8192,")
+        self.assertEqual(scores[0], scores[1])  # to the bit
+
+
 if __name__ == "__main__":
     unittest.main()

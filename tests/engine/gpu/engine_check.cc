@@ -27,8 +27,7 @@ namespace {
 
 constexpr int kBlockSize = 16;
 // Logits: rounding of activations and deltas to 8 bits some hundred times on the way. Entropy, in
-// nats, as a mean over rows and heads. Larger is a bug: a wrong head, mask or position gives ten
-// times that.
+// nats, as a mean over rows and heads. Estimates: no GPU has been held to them yet.
 constexpr double kMostLogits = 0.08, kMostEntropy = 0.02;
 
 const char* const kText =

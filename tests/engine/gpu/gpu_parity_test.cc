@@ -109,8 +109,8 @@ const Case kCases[] = {
        s->experts = {6, 2};
        s->layers[0].window = 9;
      },
-     // A near tie of the router's falls the other way, and its row and those that see it move. On
-     // the CPU too: bfloat16 pages move its logits by 0.08 against float32.
+     // Presumably a near tie of the router's that falls the other way, and moves its row and those
+     // that see it. On the CPU too: bfloat16 pages move its logits by 0.08 against float32.
      0.2, 4},
     {"experts_biases_weighed_over_all",
      [](ModelSpec* s) {
