@@ -250,8 +250,7 @@ AttentionReport ActiveRequest::Finish(absl::Time now, absl::Status early) {
   result_.timings.time_to_first_token = since_arrival(first_token_);
   result_.timings.total = now - request_->arrival;
   AttentionReport summary, layers;
-  // Of a corrupted request they would tell nothing: a row that is no number has entropy 0.
-  if (measures_attention() && samples_[0].finish != FinishReason::kError) {
+  if (measures_attention()) {
     result_.prompt_attention = MakeReport(*prompt_attention_);
     result_.generated_attention = MakeReport(*generated_attention_);
     if (prompt_attention_->rows() > 0) {

@@ -9,14 +9,12 @@
 // denominator only.
 #pragma once
 
-#include <cmath>
-
 #include "kernels/host_device.h"
 
 namespace acuity::kernels {
 
 // What one (row, head) of attention looked like. A row without keys has entropy 0, max_probability
-// 0, lse -1e30.
+// 0, lse -1e30. With a logit that is NaN or infinite the entropy is NaN.
 struct RowStats {
   float entropy = 0;           // nats, in [0, ln n]
   float max_probability = 0;   // in [1/n, 1]
@@ -62,34 +60,10 @@ ACUITY_HOST_DEVICE [[gnu::always_inline]] inline float Rescale(SoftmaxState& sta
 }
 
 ACUITY_HOST_DEVICE [[gnu::always_inline]] inline RowStats Finalise(const SoftmaxState& state) {
-  if (!(state.l > 0)) return {};
+  if (state.l == 0) return {};
   const float log2_l = StateLog2(state.l);
   const float entropy = kLn2 * (log2_l - state.t / state.l);
-  return {entropy > 0 ? entropy : 0.0f, 1.0f / state.l, kLn2 * (state.m + log2_l)};
-}
-
-// Merges the statistics of two disjoint key ranges of one row; weights (w_a, w_b) are those of
-// their outputs.
-struct MergeWeights {
-  float a, b;
-};
-inline MergeWeights Merge(RowStats& a, const RowStats& b) {
-  if (b.log_sum_exp <= kMinusInfinity) return {1, 0};
-  if (a.log_sum_exp <= kMinusInfinity) {
-    a = b;
-    return {0, 1};
-  }
-  const float high = a.log_sum_exp > b.log_sum_exp ? a.log_sum_exp : b.log_sum_exp;
-  const float lse =
-      high + std::log(std::exp(a.log_sum_exp - high) + std::exp(b.log_sum_exp - high));
-  const float wa = std::exp(a.log_sum_exp - lse);
-  const float wb = std::exp(b.log_sum_exp - lse);
-  float entropy = 0;
-  if (wa > 0) entropy += wa * (a.entropy + lse - a.log_sum_exp);
-  if (wb > 0) entropy += wb * (b.entropy + lse - b.log_sum_exp);
-  const float pa = wa * a.max_probability, pb = wb * b.max_probability;
-  a = {entropy, pa > pb ? pa : pb, lse};
-  return {wa, wb};
+  return {entropy < 0 ? 0.0f : entropy, 1.0f / state.l, kLn2 * (state.m + log2_l)};  // NaN stays
 }
 
 }  // namespace acuity::kernels

@@ -27,29 +27,46 @@ const AttentionAccumulator::Sums& AttentionAccumulator::At(int layer, int bucket
 void AttentionAccumulator::Add(std::span<const kernels::RowStats> stats, int total_rows,
                                int row_begin, int num_rows, int64_t first_n,
                                std::span<const int> windows) {
-  for (int layer = 0; layer < num_layers_; ++layer) {
-    const int window = windows.empty() ? 0 : windows[layer];
-    for (int row = 0; row < num_rows; ++row) {
+  const int64_t layer_stride = static_cast<int64_t>(total_rows) * num_heads_;
+  for (int row = 0; row < num_rows; ++row) {
+    const auto of_row = stats.subspan(static_cast<size_t>(row_begin + row) * num_heads_);
+    if (!IsFinite(of_row, layer_stride)) continue;
+    for (int layer = 0; layer < num_layers_; ++layer) {
+      const int window = windows.empty() ? 0 : windows[layer];
       const int64_t n = window > 0 ? std::min<int64_t>(first_n + row, window) : first_n + row;
-      const int bucket =
-          std::min(static_cast<int>(std::bit_width(static_cast<uint64_t>(n))) - 1, kBuckets - 1);
-      const double log_n = std::log(static_cast<double>(n));
-      const kernels::RowStats* of_head =
-          &stats[(static_cast<size_t>(layer) * total_rows + row_begin + row) * num_heads_];
-      Sums* sums = &sums_[(static_cast<size_t>(layer) * kBuckets + bucket) * num_heads_];
-      for (int head = 0; head < num_heads_; ++head) {
-        const double entropy = of_head[head].entropy;
-        const double effective = std::exp(entropy);
-        sums[head].Add({.rows = 1,
-                        .entropy = entropy,
-                        .normalized = n == 1 ? 1.0 : entropy / log_n,
-                        .effective = effective,
-                        .fraction = effective / static_cast<double>(n),
-                        .max_probability = of_head[head].max_probability});
-      }
+      AddRow(layer, n, of_row.subspan(static_cast<size_t>(layer * layer_stride), num_heads_));
+    }
+    ++rows_;
+  }
+}
+
+bool AttentionAccumulator::IsFinite(std::span<const kernels::RowStats> of_row,
+                                    int64_t layer_stride) const {
+  for (int layer = 0; layer < num_layers_; ++layer) {
+    for (const kernels::RowStats& head :
+         of_row.subspan(static_cast<size_t>(layer * layer_stride), num_heads_)) {
+      if (!std::isfinite(head.entropy)) return false;
     }
   }
-  rows_ += num_rows;
+  return true;
+}
+
+void AttentionAccumulator::AddRow(int layer, int64_t n,
+                                  std::span<const kernels::RowStats> of_head) {
+  const int bucket =
+      std::min(static_cast<int>(std::bit_width(static_cast<uint64_t>(n))) - 1, kBuckets - 1);
+  const double log_n = std::log(static_cast<double>(n));
+  Sums* sums = &sums_[(static_cast<size_t>(layer) * kBuckets + bucket) * num_heads_];
+  for (int head = 0; head < num_heads_; ++head) {
+    const double entropy = of_head[head].entropy;
+    const double effective = std::exp(entropy);
+    sums[head].Add({.rows = 1,
+                    .entropy = entropy,
+                    .normalized = n == 1 ? 1.0 : entropy / log_n,
+                    .effective = effective,
+                    .fraction = effective / static_cast<double>(n),
+                    .max_probability = of_head[head].max_probability});
+  }
 }
 
 std::vector<AttentionBucket> AttentionAccumulator::Buckets(int layer_begin, int layer_end,

@@ -40,7 +40,8 @@ struct AttentionReport {
 };
 
 // Accumulates one request's rows in double precision, in row order: deterministic, and the same
-// however the rows were cut into steps. Not thread-safe.
+// however the rows were cut into steps. A row whose entropy is NaN in some layer and head is left
+// out of all of them: it tells nothing of attention. Not thread-safe.
 class AttentionAccumulator {
  public:
   AttentionAccumulator(int num_layers, int num_heads);
@@ -56,7 +57,7 @@ class AttentionAccumulator {
   // layer if there are fewer layers), each as one LayerReport: what SUMMARY returns and the metrics
   // observe.
   AttentionReport Summary(std::span<const std::string> policies, int bands) const;
-  int64_t rows() const { return rows_; }
+  int64_t rows() const { return rows_; }  // not those that were left out
 
  private:
   static constexpr int kBuckets = 21;  // up to 2^21 - 1 keys; longer contexts count in the last
@@ -66,6 +67,9 @@ class AttentionAccumulator {
 
     void Add(const Sums& other);
   };
+  // `of_row`: from the row's first layer on, its other layers `layer_stride` further each.
+  bool IsFinite(std::span<const kernels::RowStats> of_row, int64_t layer_stride) const;
+  void AddRow(int layer, int64_t n, std::span<const kernels::RowStats> of_head);
   // The buckets with rows, over [layer_begin, layer_end) x [head_begin, head_end).
   std::vector<AttentionBucket> Buckets(int layer_begin, int layer_end, int head_begin,
                                        int head_end) const;

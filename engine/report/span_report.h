@@ -22,7 +22,8 @@ struct SpanReport {
   std::vector<std::vector<HeadSpans>> layers;  // [num_layers][num_heads], empty without rows
 };
 
-// Accumulates one request's watched rows in double precision, in row order. Not thread-safe.
+// Accumulates one request's watched rows in double precision, in row order. A row whose
+// entropy is NaN in some layer and head is left out. Not thread-safe.
 class SpanAccumulator {
  public:
   SpanAccumulator(int num_layers, int num_heads, int num_spans);

@@ -123,7 +123,7 @@ inline void FinishRow(const AttentionParams& params, const Task& task, int packe
     Rescale(alone, m);
     with_sink.l += alone.l;
   }
-  const Vec factor = Broadcast(with_sink.l > 0 ? numerator / with_sink.l : 0.0f);
+  const Vec factor = Broadcast(with_sink.l == 0 ? 0.0f : numerator / with_sink.l);
   float* out = params.out + row * params.out_stride + static_cast<int64_t>(head) * shape.head_dim;
   for (int d = 0; d < shape.head_dim; d += kLanes) Store(out + d, Load(from + d) * factor);
   if (params.stats != nullptr) params.stats[row * shape.num_heads + head] = Finalise(state);

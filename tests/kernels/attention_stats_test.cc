@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -70,16 +71,6 @@ TEST_P(StatsOfLength, AscendingLogitsMoveTheMaximumEveryTime) {
   ExpectNear(Finalise(Feed(logits)), FromDefinition(logits), 1e-4);
 }
 
-TEST_P(StatsOfLength, MergeOfTwoHalvesIsTheWhole) {
-  const std::vector<float> logits = Normal(GetParam() + 1, 3, -2, 5);
-  const size_t middle = logits.size() / 2;
-  RowStats a = Finalise(Feed({logits.begin(), logits.begin() + middle}));
-  const RowStats b = Finalise(Feed({logits.begin() + middle, logits.end()}));
-  const MergeWeights weights = Merge(a, b);
-  EXPECT_NEAR(weights.a + weights.b, 1, 1e-5);
-  ExpectNear(a, FromDefinition(logits), 1e-4);
-}
-
 INSTANTIATE_TEST_SUITE_P(Lengths, StatsOfLength, testing::Values(1, 2, 3, 16, 17, 100, 1000, 5000));
 
 TEST(AttentionStats, UniformRowHasTheEntropyOfItsLength) {
@@ -96,6 +87,20 @@ TEST(AttentionStats, RowWithoutKeys) {
   EXPECT_EQ(stats.entropy, 0);
   EXPECT_EQ(stats.max_probability, 0);
   EXPECT_EQ(stats.log_sum_exp, kMinusInfinity);
+}
+
+TEST(AttentionStats, RowWithALogitThatIsNoNumberHasNone) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (float bad : {nan, -nan}) {
+    for (int at : {0, 1, 2}) {
+      std::vector<float> logits = {1, 2, 3};
+      logits[at] = bad;
+      const RowStats stats = Finalise(Feed(logits));
+      EXPECT_TRUE(std::isnan(stats.entropy)) << at;
+      EXPECT_TRUE(std::isnan(stats.max_probability)) << at;
+      EXPECT_TRUE(std::isnan(stats.log_sum_exp)) << at;
+    }
+  }
 }
 
 TEST(AttentionStats, FirstMaximumFromNothing) {
@@ -120,32 +125,6 @@ TEST(AttentionStats, RescaleMovesTheEntropyByTheMaximumTimesTheMass) {
   Rescale(state, 4);
   EXPECT_FLOAT_EQ(state.l, 2.0f / 8);
   EXPECT_FLOAT_EQ(state.t, -3.0f * 2 / 8);
-}
-
-TEST(AttentionStats, MergeWithAnEmptySide) {
-  const RowStats real = {1.5f, 0.25f, 3.0f};
-  RowStats a = real;
-  MergeWeights weights = Merge(a, RowStats{});
-  EXPECT_EQ(weights.a, 1);
-  EXPECT_EQ(weights.b, 0);
-  EXPECT_EQ(a.entropy, real.entropy);
-  RowStats empty;
-  weights = Merge(empty, real);
-  EXPECT_EQ(weights.a, 0);
-  EXPECT_EQ(weights.b, 1);
-  EXPECT_EQ(empty.log_sum_exp, real.log_sum_exp);
-  RowStats none;
-  Merge(none, RowStats{});
-  EXPECT_EQ(none.log_sum_exp, kMinusInfinity);
-}
-
-TEST(AttentionStats, MergeOfFarApartSidesKeepsTheGreater) {
-  RowStats a = {0.5f, 0.8f, 1000.0f};
-  const MergeWeights weights = Merge(a, {5.0f, 0.1f, -1000.0f});
-  EXPECT_EQ(weights.a, 1);
-  EXPECT_EQ(weights.b, 0);
-  EXPECT_FLOAT_EQ(a.entropy, 0.5f);
-  EXPECT_FLOAT_EQ(a.max_probability, 0.8f);
 }
 
 }  // namespace

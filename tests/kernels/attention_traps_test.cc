@@ -194,7 +194,11 @@ TEST_P(AttentionTraps, NanStaysInItsRowAndIsNotHidden) {
   sequence.q[50 * 6 * kDim] = std::nanf("");  // head 0 of row 50
   AttentionCase attention(shape, {{&sequence, 0, 100}});
   const AttentionCase::Result result = attention.Run(backend());
-  for (int i = 0; i < 600; ++i) EXPECT_EQ(std::isnan(result.out[i * kDim]), i == 300) << i;
+  for (int i = 0; i < 600; ++i) {
+    EXPECT_EQ(std::isnan(result.out[i * kDim]), i == 300) << i;
+    EXPECT_EQ(std::isnan(result.stats[i].entropy), i == 300) << i;
+    EXPECT_EQ(std::isnan(result.stats[i].max_probability), i == 300) << i;
+  }
 }
 
 TEST_P(AttentionTraps, NanInAKeyReachesEveryRowThatSeesIt) {
@@ -205,6 +209,7 @@ TEST_P(AttentionTraps, NanInAKeyReachesEveryRowThatSeesIt) {
   const AttentionCase::Result result = attention.Run(backend());
   for (int row = 0; row < 90; ++row) {
     EXPECT_EQ(std::isnan(result.out[row * kDim]), row >= 70) << row;
+    EXPECT_EQ(std::isnan(result.stats[row].entropy), row >= 70) << row;
   }
 }
 

@@ -196,6 +196,30 @@ TEST(AttentionAccumulator, EffectiveContextIsTheMeanOfExponentials) {
   EXPECT_DOUBLE_EQ(report.layers[0].buckets[0].effective_context, (1 + std::exp(2.0)) / 2);
 }
 
+TEST(AttentionAccumulator, ARowThatIsNoNumberInOneLayerIsLeftOutOfAll) {
+  const std::vector<RowStats> sound = RandomStats(2 * 3 * 2, 3);  // [layers, rows, heads]
+  std::vector<RowStats> stats = sound;
+  stats[(1 * 3 + 1) * 2 + 0].entropy = std::nanf("");
+  AttentionAccumulator accumulator(2, 2), expected(2, 2);
+  accumulator.Add(stats, 3, 0, 3, 16, {});
+  expected.Add(sound, 3, 0, 1, 16, {});
+  expected.Add(sound, 3, 2, 1, 18, {});
+  EXPECT_EQ(accumulator.rows(), 2);
+  const AttentionReport report = accumulator.Report(Policies(2), true);
+  for (int layer = 0; layer < 2; ++layer) {
+    ASSERT_EQ(report.layers[layer].buckets.size(), 1u);
+    const AttentionBucket& bucket = report.layers[layer].buckets[0];
+    EXPECT_EQ(bucket.rows, 2);
+    EXPECT_EQ(bucket.entropy, expected.Report(Policies(2), true).layers[layer].buckets[0].entropy);
+  }
+}
+
+TEST(AttentionAccumulator, NothingButRowsThatAreNoNumbersIsEmpty) {
+  AttentionAccumulator accumulator(1, 1);
+  accumulator.Add(std::vector<RowStats>{{std::nanf(""), 0, 0}}, 1, 0, 1, 16, {});
+  EXPECT_TRUE(accumulator.Report(Policies(1), true).empty());
+}
+
 TEST(AttentionAccumulator, EmptyUntilTheFirstRow) {
   AttentionAccumulator accumulator(3, 2);
   accumulator.Add({}, 0, 0, 0, 1, {});

@@ -52,6 +52,20 @@ TEST(SpanReportTest, MeansOverRowsByLayerAndHead) {
   }
 }
 
+TEST(SpanReportTest, ARowThatIsNoNumberIsLeftOut) {
+  const float nan = std::nanf("");
+  const std::vector<kernels::RowStats> stats = {{1, .5f, 0}, {1, .5f, 0}, {2, .5f, 0}, {nan, 0, 0}};
+  const std::vector<float> masses = {.25f, .75f};
+  SpanAccumulator accumulator(2, 1, 1);
+  accumulator.Add(stats, 2, 1, masses, 1, 9, {});
+  EXPECT_EQ(accumulator.Report().rows, 0);
+  accumulator.Add(stats, 2, 0, masses, 1, 8, {});
+  const SpanReport report = accumulator.Report();
+  EXPECT_EQ(report.rows, 1);
+  EXPECT_DOUBLE_EQ(report.layers[0][0].effective_context, std::exp(1.0));
+  EXPECT_EQ(report.layers[1][0].mass[0], .75);
+}
+
 TEST(SpanReportTest, ARowThatSeesOneKeyIsFlatByConvention) {
   const std::vector<kernels::RowStats> stats = {{0, 1, 0}};
   const std::vector<float> masses = {1};
