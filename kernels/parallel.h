@@ -13,6 +13,7 @@ struct ParallelFor {
   using Body = void (*)(void* ctx, int64_t index);
   void (*run)(void* self, int64_t count, Body body, void* ctx) = nullptr;
   void* self = nullptr;
+  int num_threads = 1;  // that `run` may use at a time: how finely work is worth cutting
 
   // Runs function(index) for each index; without `run`, in order on the calling thread.
   template <typename Function>

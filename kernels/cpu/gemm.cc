@@ -8,16 +8,19 @@
 namespace acuity::kernels {
 namespace {
 
-// A task's rows of x, which stay in L2 while its panels stream through (L2 is 512 KiB or more).
-constexpr int64_t kRowBlockBytes = int64_t{256} << 10;
-// A task's weights: a few microseconds at m = 1, against a tenth of one to claim a task.
-constexpr int64_t kTaskWeightBytes = int64_t{64} << 10;
+// A task's weights where it has few rows: a few microseconds at m = 1, against a tenth of one to
+// claim a task.
+constexpr int64_t kFewRows = 64;
+constexpr int64_t kFewRowsWeightBytes = int64_t{64} << 10;
 // Tasks are whole multiples of the widest tile's panels.
 constexpr int64_t kPanelStep = 4;
+// Tasks that a thread gets at least, if need be by halving their rows: the last ones to end then
+// cost a tenth.
+constexpr int64_t kTasksPerThread = 8;
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A 2-D partition of [rows, panels] that depends on the problem only, never on the threads.
+// A 2-D partition of [rows, panels]. Results do not depend on it.
 struct Partition {
   int64_t rows_per_task = 0;
   int64_t row_tasks = 0;
@@ -25,20 +28,28 @@ struct Partition {
   int64_t panel_tasks = 0;
 };
 
-Partition MakePartition(const GemmParams& params, int64_t max_rows) {
+Partition MakePartition(const GemmParams& params, const GemmKernels& kernels, int num_threads) {
   const PackedWeight& w = params.weight;
   Partition p;
-  const int64_t fitting =
-      kRowBlockBytes / (static_cast<int64_t>(sizeof(float)) * std::max<int64_t>(w.k, 1));
-  const int64_t most_rows = std::max(fitting / max_rows, int64_t{1}) * max_rows;
-  const int64_t even = CeilDiv(params.m, CeilDiv(params.m, most_rows));
-  p.rows_per_task = CeilDiv(even, max_rows) * max_rows;
-  p.row_tasks = CeilDiv(params.m, p.rows_per_task);
   const int64_t panel_bytes =
       std::max<int64_t>(PanelElements(w.dtype, w.k) * static_cast<int64_t>(SizeOf(w.dtype)), 1);
+  const int64_t weight_bytes =
+      params.m <= kFewRows ? kFewRowsWeightBytes : kernels.task_weight_bytes;
   p.panels_per_task =
-      CeilDiv(std::max<int64_t>(kTaskWeightBytes / panel_bytes, 1), kPanelStep) * kPanelStep;
+      CeilDiv(std::max<int64_t>(weight_bytes / panel_bytes, 1), kPanelStep) * kPanelStep;
   p.panel_tasks = CeilDiv(NumPanels(w.n), p.panels_per_task);
+
+  const int64_t tile = kernels.max_rows;
+  const int64_t fitting =
+      kernels.row_block_bytes / (static_cast<int64_t>(sizeof(float)) * std::max<int64_t>(w.k, 1));
+  int64_t most_rows = std::max(fitting / tile, int64_t{1}) * tile;
+  while (CeilDiv(params.m, most_rows) * p.panel_tasks < kTasksPerThread * num_threads &&
+         most_rows > kFewRows) {
+    most_rows = CeilDiv(most_rows / 2, tile) * tile;
+  }
+  const int64_t even = CeilDiv(params.m, CeilDiv(params.m, most_rows));
+  p.rows_per_task = CeilDiv(even, tile) * tile;
+  p.row_tasks = CeilDiv(params.m, p.rows_per_task);
   return p;
 }
 
@@ -99,7 +110,7 @@ const GemmKernels& GemmKernelsFor(Isa isa) {
 
 void GemmWith(const GemmKernels& kernels, const GemmParams& params, const ParallelFor& parallel) {
   if (params.m <= 0 || params.weight.n <= 0) return;
-  const Partition p = MakePartition(params, kernels.max_rows);
+  const Partition p = MakePartition(params, kernels, parallel.num_threads);
   const int64_t panels = NumPanels(params.weight.n);
   // Panels vary fastest: a thread keeps its rows of x in L2 from task to task.
   parallel(p.row_tasks * p.panel_tasks, [&](int64_t task) {

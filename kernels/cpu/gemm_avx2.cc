@@ -2,6 +2,6 @@
 
 namespace acuity::kernels {
 
-const GemmKernels kGemmAvx2 = {kMaxRows, &RunBlock};
+const GemmKernels kGemmAvx2 = {kMaxRows, kRowBlockBytes, kTaskWeightBytes, &RunBlock};
 
 }  // namespace acuity::kernels

@@ -2,6 +2,6 @@
 
 namespace acuity::kernels {
 
-const GemmKernels kGemmAvx512 = {kMaxRows, &RunBlock};
+const GemmKernels kGemmAvx512 = {kMaxRows, kRowBlockBytes, kTaskWeightBytes, &RunBlock};
 
 }  // namespace acuity::kernels

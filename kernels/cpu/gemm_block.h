@@ -9,10 +9,18 @@
 namespace acuity::kernels {
 namespace {
 
-// Scratch for one widened panel, on the worker's stack: with the rows of x it stays in L2.
-constexpr int64_t kScratchFloats = int64_t{32} << 10;
-// Widening a panel costs a third of a tile and saves each tile a twelfth.
-constexpr int64_t kMinTilesToWiden = 6;
+// Scratch for widened panels, on the worker's stack: with the rows of x it stays in L2, of which
+// CPUs with AVX-512 have 1 MiB or more, the others 512 KiB.
+constexpr int64_t kScratchFloats = int64_t{kLanes == 16 ? 96 : 32} << 10;
+// Widening costs a third of a tile and saves each tile a twelfth; with AVX-512, whose tiles are
+// quicker and whose scratch is L2's to write, two tiles and a sixth.
+constexpr int64_t kMinTilesToWiden = kLanes == 16 ? 14 : 6;
+// A task's rows of x stay in L2 while its panels stream through. With AVX-512 they come from L3 in
+// time (kPrefetchRows), and more rows share what widening costs.
+constexpr int64_t kRowBlockBytes = int64_t{kLanes == 16 ? 512 : 256} << 10;
+constexpr int64_t kTaskWeightBytes = int64_t{kLanes == 16 ? 128 : 64} << 10;
+// Whether a row of tiles runs over all panels that fit into scratch, so that it reads its x once.
+constexpr bool kSideBySide = kLanes == 16;
 
 // kRows rows against panels [args.panel, panel_end), widest tiles first.
 template <typename Weights, int kRows, int kPanels = PanelsFor(kRows)>
@@ -47,7 +55,7 @@ struct RowSplit {
   int64_t taller;   // this many first tiles have one row more
 };
 
-// Every row of the split against panels [args.panel, panel_end), at most one tile's width.
+// Every row of the split against panels [args.panel, panel_end).
 template <typename Weights>
 void TileColumn(const RowSplit& split, TileArgs args, int64_t panel_end) {
   for (int64_t t = 0; t < split.tiles; ++t) {
@@ -87,9 +95,11 @@ template <typename Weights>
 void Block(const GemmParams& params, int64_t row_begin, int64_t row_end, int64_t panel_begin,
            int64_t panel_end) {
   const RowSplit split(row_end - row_begin);
-  const int64_t step = PanelsFor(static_cast<int>(split.shorter));
-  const bool widen = Weights::kDepth == 2 && split.tiles >= kMinTilesToWiden &&
-                     step * kPanel * params.weight.k <= kScratchFloats;
+  const int64_t width = PanelsFor(static_cast<int>(split.shorter));
+  const int64_t floats = width * kPanel * params.weight.k;
+  const int64_t fitting = floats > 0 ? kScratchFloats / floats : 0;
+  const bool widen = Weights::kDepth == 2 && split.tiles >= kMinTilesToWiden && fitting > 0;
+  const int64_t step = kSideBySide && fitting > 1 ? fitting * width : width;
   for (int64_t panel = panel_begin; panel < panel_end; panel += step) {
     const int64_t end = panel + step < panel_end ? panel + step : panel_end;
     const auto* weights = static_cast<const typename Weights::Word*>(params.weight.data) +

@@ -11,6 +11,9 @@ namespace acuity::kernels {
 
 struct GemmKernels {
   int max_rows = 0;  // of the tallest register tile
+  // A task's rows of x, and its packed weights where there are more rows than a few.
+  int64_t row_block_bytes = 0;
+  int64_t task_weight_bytes = 0;
 
   // Computes y of rows [row_begin, row_end) and panels [panel_begin, panel_end).
   void (*block)(const GemmParams& params, int64_t row_begin, int64_t row_end, int64_t panel_begin,

@@ -2,6 +2,6 @@
 
 namespace acuity::kernels {
 
-const GemmKernels kGemmPortable = {kMaxRows, &RunBlock};
+const GemmKernels kGemmPortable = {kMaxRows, kRowBlockBytes, kTaskWeightBytes, &RunBlock};
 
 }  // namespace acuity::kernels

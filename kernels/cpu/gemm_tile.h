@@ -7,8 +7,9 @@
 // idle: 112 bytes per 24 FMAs of the 6 x 16 AVX2 tile.
 //
 // bfloat16 weights are widened in registers (one load, a shift and a mask per two vectors), which
-// costs the 6-row tile a twelfth of its rate. A panel that many tiles will read is widened once
-// into scratch instead: the same values in the same order, so the same bits.
+// costs a full tile a twelfth of its rate, a sixth with AVX-512, whose shifts take the FMAs' ports.
+// A panel that many tiles will read is widened once into scratch instead: the same values in the
+// same order, so the same bits.
 //
 // Calls nothing inline from outside the anonymous namespace: such a copy, compiled for a newer CPU,
 // could be the one that other units link to.
@@ -28,7 +29,9 @@ constexpr int kVecs = kPanel / kLanes;  // vectors in a panel
 // Accumulators in a tile: what the register file holds beside weights and a broadcast (32 registers
 // with AVX-512, 16 otherwise).
 constexpr int kMaxAccumulators = kLanes == 16 ? 24 : 12;
-constexpr int kMaxRows = kLanes == 16 ? 12 : kMaxAccumulators / kVecs;
+// With AVX-512 6 rows of 4 panels, not 12 of 2: one broadcast serves four FMAs (100 % of the FMA
+// peak from L2 on Ice Lake, where 12 x 2 reaches 83 %).
+constexpr int kMaxRows = kLanes == 16 ? 6 : kMaxAccumulators / kVecs;
 
 // Panels in a tile of `rows` rows: at m = 1 four of them make enough independent FMA chains (the
 // latency is 4 or 5 cycles, one chain per vector) to outrun DRAM.
@@ -42,6 +45,10 @@ constexpr int PanelsFor(int rows) {
 // Bytes ahead of the weight stream to prefetch. The hardware's prefetchers stop at every 4 KiB
 // page.
 constexpr int64_t kPrefetchBytes = 1024;
+// Whether a tile prefetches the rows of x that the next one reads: an AVX-512 tile is so short that
+// L3's latency shows (5 to 10 % on Ice Lake).
+constexpr bool kPrefetchRows = kLanes == 16;
+constexpr int kLineFloats = 16;
 
 struct Float32Weights {
   using Word = float;
@@ -116,6 +123,18 @@ inline void MulAddStep(const float* const* x, int64_t k, LoadFn load,
   }
 }
 
+// The lines of y that a tile will write.
+template <int kRows, int kPanels>
+inline void PrefetchOutput(const TileArgs& args) {
+  const GemmParams& params = *args.params;
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    const float* y = params.y + (args.row + r) * params.y_stride + args.panel * kPanel;
+#pragma GCC unroll 16
+    for (int p = 0; p < kPanels; ++p) __builtin_prefetch(y + p * kPanel, 1);
+  }
+}
+
 // One register tile: kRows rows by kPanels panels over the whole of k. Never inlined: tiles merged
 // into one function make the compiler take minutes.
 template <typename Weights, int kRows, int kPanels>
@@ -129,6 +148,7 @@ template <typename Weights, int kRows, int kPanels>
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) x[r] = params.x + (args.row + r) * params.x_stride;
 
+  PrefetchOutput<kRows, kPanels>(args);
   Vec acc[kRows][kPanels * kVecs] = {};
   // The vector v of a k: panel v / kVecs, within which vector v % kVecs.
   const auto at = [&](int v) { return w + (v / kVecs) * panel_words + (v % kVecs) * kLanes; };
@@ -137,6 +157,13 @@ template <typename Weights, int kRows, int kPanels>
 #pragma GCC unroll 16
       for (int p = 0; p < kPanels; ++p) {
         __builtin_prefetch(reinterpret_cast<const char*>(w + p * panel_words) + kPrefetchBytes);
+      }
+    } else if constexpr (kPrefetchRows) {
+      if (s % (kLineFloats / Weights::kDepth) == 0) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          __builtin_prefetch(x[r] + kRows * params.x_stride + s * Weights::kDepth, 0, 2);
+        }
       }
     }
     MulAddStep<kRows, kPanels>(

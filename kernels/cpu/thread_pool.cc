@@ -143,6 +143,6 @@ ThreadPool::~ThreadPool() { impl_->Stop(); }
 
 int ThreadPool::num_threads() const { return static_cast<int>(impl_->workers.size()) + 1; }
 
-ParallelFor ThreadPool::parallel_for() { return {&Impl::Run, impl_.get()}; }
+ParallelFor ThreadPool::parallel_for() { return {&Impl::Run, impl_.get(), num_threads()}; }
 
 }  // namespace acuity::kernels

@@ -5,6 +5,6 @@
 namespace acuity::kernels {
 
 extern const GemmKernels kGemmEmulated16;
-const GemmKernels kGemmEmulated16 = {kMaxRows, &RunBlock};
+const GemmKernels kGemmEmulated16 = {kMaxRows, kRowBlockBytes, kTaskWeightBytes, &RunBlock};
 
 }  // namespace acuity::kernels

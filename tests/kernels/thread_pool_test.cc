@@ -67,20 +67,22 @@ TEST(ThreadPoolTest, UsesAllThreadsAfterEverySleep) {
 
 TEST(ThreadPoolTest, ConcurrentCallersAreSerialised) {
   ThreadPool pool(3);
-  std::atomic<int> regions_inside{0};
   std::vector<std::thread> engines;
   std::vector<int64_t> totals(4, 0);
+  std::vector<std::atomic<int>> tasks_inside(totals.size());
   for (size_t e = 0; e < totals.size(); ++e) {
     engines.emplace_back([&, e] {
       for (int round = 0; round < 300; ++round) {
         std::vector<int64_t> partial(11, 0);
-        std::atomic<bool> first{true};
         pool.parallel_for()(11, [&](int64_t i) {
-          if (first.exchange(false)) {
-            ASSERT_EQ(regions_inside.fetch_add(1), 0);
+          tasks_inside[e].fetch_add(1);
+          for (size_t other = 0; other < totals.size(); ++other) {
+            if (other != e) {
+              EXPECT_EQ(tasks_inside[other].load(), 0);
+            }
           }
           partial[static_cast<size_t>(i)] = i;
-          if (i == 10) regions_inside.fetch_sub(1);
+          tasks_inside[e].fetch_sub(1);
         });
         for (int64_t p : partial) totals[e] += p;
       }
