@@ -10,9 +10,10 @@
 namespace acuity::kernels {
 namespace {
 
-// Accumulators fill the registers less the panel row and one broadcast: 6 x 2 of 16, or 12 x 2
-// of 32. SSE has no FMA and needs one more for the product.
-inline constexpr int kBlockRows = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 4;
+// Accumulators fill the registers less the panel row and one broadcast: 6 x 2 of 16, or 6 x 4 of
+// 32, where a broadcast serves more FMAs than in 12 x 2. SSE has no FMA and needs one more for the
+// product.
+inline constexpr int kBlockRows = kLanes == 4 ? 4 : 6;
 
 struct BlockArgs {
   const float* a;  // [rows, depth], row stride a_stride
@@ -67,6 +68,15 @@ inline void PanelBlock(int rows, const BlockArgs& args) {
   Block<kRows, 1, kVecs, kAccumulate>(args);
 }
 
+// A panel of 1 <= vecs < kPanelVecs vectors.
+template <bool kAccumulate, int kVecs = kPanelVecs - 1>
+inline void NarrowPanel(int vecs, int rows, const BlockArgs& args) {
+  if constexpr (kVecs > 1) {
+    if (vecs < kVecs) return NarrowPanel<kAccumulate, kVecs - 1>(vecs, rows, args);
+  }
+  PanelBlock<kVecs, kAccumulate>(rows, args);
+}
+
 // kPanels panels at a time for so few rows that one panel would leave the FMA pipes waiting for
 // each other.
 template <int kRows, int kPanels, bool kAccumulate>
@@ -86,18 +96,19 @@ template <bool kAccumulate>
 inline void RowBlock(int rows, int width, const BlockArgs& args) {
   const int panels = width / kPanel;
   int p = 0;
-  if (rows == 1) p = WidePanels<1, 4, kAccumulate>(panels, args);
-  if (rows == 2) p = WidePanels<2, 2, kAccumulate>(panels, args);
-  if (rows == 3) p = WidePanels<3, 2, kAccumulate>(panels, args);
+  if (rows == 1) p = WidePanels<1, 8 / kPanelVecs, kAccumulate>(panels, args);
+  if constexpr (kPanelVecs == 2) {
+    if (rows == 2) p = WidePanels<2, 2, kAccumulate>(panels, args);
+    if (rows == 3) p = WidePanels<3, 2, kAccumulate>(panels, args);
+  }
   BlockArgs panel = args;
   panel.b += p * args.b_stride;
   panel.c += p * kPanel;
   for (; p < panels; ++p, panel.b += args.b_stride, panel.c += kPanel) {
     PanelBlock<kPanelVecs, kAccumulate>(rows, panel);
   }
-  for (int done = panels * kPanel; done < width; done += kLanes, panel.c += kLanes) {
-    PanelBlock<1, kAccumulate>(rows, panel);
-  }
+  const int vecs = width % kPanel / kLanes;
+  if (vecs > 0) NarrowPanel<kAccumulate>(vecs, rows, panel);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "kernels/cpu/attention_direct.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_pack.h"
+#include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/simd.h"
 
 namespace acuity::kernels {
@@ -20,74 +21,8 @@ namespace {
 inline int SmallerOf(int a, int b) { return a < b ? a : b; }
 inline int LargerOf(int a, int b) { return a > b ? a : b; }
 
-// Keys of a tile: [begin, end) within [0, kKeyTile].
-struct TileRange {
-  int begin, end;
-  bool empty() const { return begin >= end; }
-  bool full() const { return begin == 0 && end == kKeyTile; }
-};
-
 inline TileRange VisibleInTile(const PackedRow& row, int tile_begin) {
   return {LargerOf(row.key_begin - tile_begin, 0), SmallerOf(row.key_end - tile_begin, kKeyTile)};
-}
-
-// tanh(x), absolute error < 2e-7.
-inline Vec Tanh(Vec x) {
-  const Vec magnitude = Max(x, -x);
-  const Vec e = Exp2(magnitude * Broadcast(-2.0f * kLog2E));
-  const Vec t = (Broadcast(1.0f) - e) / (Broadcast(1.0f) + e);
-  return x < Vec{} ? -t : t;
-}
-
-inline void ScaleRow(float factor, int n, float* row) {
-  for (int d = 0; d < n; d += kLanes) Store(row + d, Load(row + d) * Broadcast(factor));
-}
-
-inline IVec LaneIndex() {
-  IVec index;
-  for (int i = 0; i < kLanes; ++i) index[i] = i;
-  return index;
-}
-
-// Takes one row's raw logits of a tile into its state and leaves the probabilities in their place.
-// `visible` is not empty. Keys outside of it get probability 0, whatever their logits hold.
-template <bool kMasked, bool kStats>
-inline void SoftmaxTile(float scale, float cap, TileRange visible, int head_dim, float* logits,
-                        SoftmaxState& state, float* out) {
-  constexpr int kVecs = kKeyTile / kLanes;
-  const IVec begin = IVec{} + visible.begin, end = IVec{} + visible.end;
-  IVec keep[kMasked ? kVecs : 1];
-  Vec z[kVecs];
-  Vec highest = Broadcast(kMinusInfinity);
-  const Vec c = Broadcast(cap > 0 ? scale / (cap * kLog2E) : scale);
-  for (int v = 0; v < kVecs; ++v) {
-    z[v] = Load(logits + v * kLanes) * c;
-    if (cap > 0) z[v] = Tanh(z[v]) * Broadcast(cap * kLog2E);
-    if constexpr (kMasked) {
-      const IVec key = LaneIndex() + v * kLanes;
-      keep[v] = (key >= begin) & (key < end);
-      z[v] = keep[v] ? z[v] : Broadcast(kMinusInfinity);
-    }
-    highest = Max(highest, z[v]);
-  }
-  const float tile_max = ReduceMax(highest);
-  if (tile_max > state.m) {
-    const bool first = state.l == 0;
-    const float a = Rescale(state, tile_max);
-    if (!first) ScaleRow(a, head_dim, out);
-  }
-  const Vec m = Broadcast(state.m);
-  Vec l = {}, t = {};
-  for (int v = 0; v < kVecs; ++v) {
-    const Vec u = z[v] - m;
-    Vec p = Exp2(u);
-    if constexpr (kMasked) p = keep[v] ? p : Vec{};
-    l += p;
-    if constexpr (kStats) t = MulAdd(p, u, t);
-    Store(logits + v * kLanes, p);
-  }
-  state.l += ReduceAdd(l);
-  if constexpr (kStats) state.t += ReduceAdd(t);
 }
 
 // Merges the state and output of later keys into those of earlier ones; either may be empty (l = 0,
@@ -291,7 +226,7 @@ class TaskRunner {
     args.b += any.begin * kPanel;
     RowBlock<true>(rows, wide, args);
     if (wide == width) return;
-    args.b = scratch_.v_tile + wide * kKeyTile + any.begin * kLanes;
+    args.b = scratch_.v_tile + wide * kKeyTile + any.begin * (width - wide);
     args.c += wide;
     RowBlock<true>(rows, width - wide, args);
   }

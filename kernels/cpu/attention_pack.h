@@ -11,8 +11,8 @@ namespace acuity::kernels {
 namespace {
 
 // A panel is kPanelVecs vectors wide; when the width of a tile is not a multiple of it, the last is
-// one vector.
-inline constexpr int kPanelVecs = 2;
+// narrower.
+inline constexpr int kPanelVecs = kLanes == 16 ? 4 : 2;
 inline constexpr int kPanel = kPanelVecs * kLanes;
 
 // Stands for a key that may not be read: every element is 0.
@@ -21,29 +21,26 @@ alignas(64) constexpr float kZeroRow[kMaxHeadDim] = {};
 inline Vec LoadAs(const float* p) { return Load(p); }
 inline Vec LoadAs(const uint16_t* p) { return LoadBFloat16(p); }
 
-typedef float FourFloats __attribute__((vector_size(16), may_alias));
-typedef float EightFloats __attribute__((vector_size(32), may_alias));
-
-inline FourFloats LoadFour(const float* p) { return (FourFloats)_mm_loadu_ps(p); }
-inline FourFloats LoadFour(const uint16_t* p) {
+inline Quad LoadFour(const float* p) { return (Quad)_mm_loadu_ps(p); }
+inline Quad LoadFour(const uint16_t* p) {
   const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  return (FourFloats)_mm_unpacklo_epi16(_mm_setzero_si128(), bits);
+  return (Quad)_mm_unpacklo_epi16(_mm_setzero_si128(), bits);
 }
 
 // Dimensions [dim, dim + 4) of keys first, first + 4, first + 8, ...: one 128-bit lane per key.
 template <typename T>
 inline Vec GatherFour(const T* const* keys, int first, int dim) {
-  const FourFloats a = LoadFour(keys[first] + dim);
+  const Quad a = LoadFour(keys[first] + dim);
   if constexpr (kLanes == 4) {
     return (Vec)a;
   } else {
-    const FourFloats b = LoadFour(keys[first + 4] + dim);
-    const EightFloats ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+    const Quad b = LoadFour(keys[first + 4] + dim);
+    const Octet ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
     if constexpr (kLanes == 8) {
       return (Vec)ab;
     } else {
-      const FourFloats c = LoadFour(keys[first + 8] + dim), d = LoadFour(keys[first + 12] + dim);
-      const EightFloats cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7);
+      const Quad c = LoadFour(keys[first + 8] + dim), d = LoadFour(keys[first + 12] + dim);
+      const Octet cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7);
       return (Vec)__builtin_shufflevector(ab, cd, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
                                           15);
     }
@@ -92,8 +89,9 @@ inline void PackKeys(const T* const* keys, int head_dim, float* packed) {
   }
 }
 
-// Panel p (dimensions from p * kPanel, `width` of them) starts at p * kPanel * kKeyTile:
-// packed[p * kPanel * kKeyTile + key * width + lane] = values[key][p * kPanel + lane].
+// Panel p (dimensions from p * kPanel, `width` of them: kPanel or what is left) starts at p *
+// kPanel * kKeyTile: packed[p * kPanel * kKeyTile + key * width + lane] = values[key][p * kPanel +
+// lane].
 template <typename T>
 inline void PackValues(const T* const* values, int head_dim, float* packed) {
   const int wide = head_dim / kPanel * kPanel;
@@ -103,7 +101,8 @@ inline void PackValues(const T* const* values, int head_dim, float* packed) {
     for (int d = 0; d < wide; d += kPanel, to += kPanel * kKeyTile) {
       for (int v = 0; v < kPanel; v += kLanes) Store(to + v, LoadAs(from + d + v));
     }
-    if (wide < head_dim) Store(packed + wide * kKeyTile + key * kLanes, LoadAs(from + wide));
+    to = packed + wide * kKeyTile + key * (head_dim - wide);
+    for (int d = wide; d < head_dim; d += kLanes) Store(to + d - wide, LoadAs(from + d));
   }
 }
 

@@ -19,7 +19,7 @@ inline constexpr int kSplitKeys = 512;
 
 // Rows x heads of a group that share a packed K and V tile: packing is then below 5 % of the
 // multiplications, and the buffers of 96 rows still fit L2. A multiple of the usual group sizes and
-// of the register blocks of 4, 6 and 12 rows.
+// of the register blocks of 4 and 6 rows.
 inline constexpr int kPackedRows = 96;
 
 // A sequence that gives fewer (row tile, kv head) tasks than this has its keys split as well.

@@ -77,16 +77,33 @@ inline void StoreBFloat16(uint16_t* p, Vec v) {
 }
 
 // Sums (or maximises) the lanes by halving: one fixed order.
-inline float ReduceAdd(Vec v) {
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+typedef float Quad __attribute__((vector_size(16), may_alias));
+typedef float Octet __attribute__((vector_size(32), may_alias));
+
+template <typename V, typename Function>
+inline float Reduce(V v, const Function& function) {
+  Quad quad;
+  if constexpr (kLanes == 4) {
+    quad = (Quad)v;
+  } else {
+    Octet octet;
+    if constexpr (kLanes == 8) {
+      octet = (Octet)v;
+    } else {
+      octet = function(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                       __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+    }
+    quad = function(__builtin_shufflevector(octet, octet, 0, 1, 2, 3),
+                    __builtin_shufflevector(octet, octet, 4, 5, 6, 7));
   }
-  return v[0];
+  const Quad pair = function(quad, __builtin_shufflevector(quad, quad, 2, 3, 2, 3));
+  return function(pair, __builtin_shufflevector(pair, pair, 1, 1, 1, 1))[0];
+}
+inline float ReduceAdd(Vec v) {
+  return Reduce(v, [](auto a, auto b) { return a + b; });
 }
 inline float ReduceMax(Vec v) {
-  float m = v[0];
-  for (int i = 1; i < kLanes; ++i) m = v[i] > m ? v[i] : m;
-  return m;
+  return Reduce(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // 2^f * 2^n for f in [-0.5, 0.5], where `shifted` is 1.5 * 2^23 + n. Degree-6 minimax of the
