@@ -33,19 +33,30 @@ enum class Collective : uint8_t {
   kLoadMatrix4Transposed,
   kMmaBFloat16,
   kMmaFloat16,
+  // warpgroup_host.h: of a warp, then of a warpgroup.
+  kArrive,
+  kArriveWhenCopied,
+  kWaitBarrier,
+  kFenceAsyncProxy,
+  kFenceProducts,
+  kCommitProducts,
+  kWaitProducts,
+  kWarpgroupSync,
+  kMultiply,
 };
 
 // What a thread brings to a collective and takes from it.
 struct Operands {
   uint32_t in[10] = {};           // kShuffle: value, lane; kBallot: value; kMma: a, b, c
   const uint16_t* row = nullptr;  // kLoadMatrix4
+  const void* what = nullptr;     // a barrier; kMultiply: a Product
   uint32_t out[4] = {};
 };
 
 // Waits for the others, and for the result.
 void Meet(Collective collective, Operands& operands);
 
-enum class Access : uint8_t { kRead, kWrite };
+enum class Access : uint8_t { kRead, kWrite, kCopy };  // kCopy: a write, started
 // Ends the launch with a sentence if the access is out of bounds, misaligned or not ordered.
 void CheckShared(const void* address, int bytes, Access access);
 void CheckAligned(const void* address, int bytes);  // global memory
