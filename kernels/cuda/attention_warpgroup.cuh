@@ -1,14 +1,10 @@
 // Ragged causal prefill for sm_90a: a block takes up to 128 packed rows of one KV head, 64 for each
 // of two warpgroups that multiply, against tiles of keys that a third warpgroup copies. Tasks,
 // rows, softmax, statistics and results are those of attention_prefill.cuh.
-//
-// A tile of K and a tile of V each have kWarpgroupStages places in shared memory, and two barriers
-// a place: "full", at which the copies arrive, and "free", at which the multiplying warps do. Use n
-// of a place is phase n of both. docs/kernels.md draws it, and says why pages are copied in 16-byte
-// pieces.
 #pragma once
 
 #include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/attention_warpgroup_tiles.cuh"
 #include "kernels/cuda/prim/warpgroup.h"
 
 namespace acuity::kernels::cuda {
@@ -16,11 +12,11 @@ namespace acuity::kernels::cuda {
 template <Variant kV>
 struct WarpgroupPrefillKernel {
   using Args = AttentionArgs;
+  using Tiles = WarpgroupTiles<kV>;
   static constexpr int kHeadDim = kV.head_dim;
   static constexpr int kThreads = (kConsumers + 1) * prim::kWarpgroupSize;
   static constexpr int kMinBlocksPerSm = 1;
-  static constexpr int kKeys = kWarpgroupTileKeys, kStages = kWarpgroupStages;
-  static constexpr int kTileElements = kKeys * kHeadDim;
+  static constexpr int kKeys = kWarpgroupTileKeys;
   // Of a thread: what is 168 for all at the launch, shared out anew.
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
   static_assert(prim::kWarpgroupSize * (kProducerRegisters + kConsumers * kConsumerRegisters) <=
@@ -31,11 +27,11 @@ struct WarpgroupPrefillKernel {
   ACUITY_DEVICE static void Run(const Args& args) {
     const int index = static_cast<int>(prim::BlockIndex().x);
     if (index >= *args.count) return;
-    if (prim::ThreadIndex() == 0) InitBarriers();
+    if (prim::ThreadIndex() == 0) Tiles::InitBarriers();
     prim::BlockSync();
     if (prim::WarpIndex() / prim::kWarpgroupWarps == kConsumers) {
       prim::GiveBackRegisters<kProducerRegisters>();
-      Produce(args, args.tasks[index]);
+      Tiles::Produce(args, args.tasks[index]);
     } else {
       prim::TakeRegisters<kConsumerRegisters>();
       Consume(args, args.tasks[index]);
@@ -43,109 +39,6 @@ struct WarpgroupPrefillKernel {
   }
 
  private:
-  enum Operand { kKeyTile, kValueTile };
-
-  // ---- Shared memory ----
-
-  ACUITY_DEVICE static Shared<uint16_t> QueryMemory(int consumer) {
-    return prim::SharedMemory<uint16_t>() + consumer * kConsumerRows * kHeadDim;
-  }
-  ACUITY_DEVICE static Shared<uint16_t> Tile(int operand, int i) {
-    return prim::SharedMemory<uint16_t>() +
-           (kWarpgroupPrefillRows * kHeadDim + (operand * kStages + i % kStages) * kTileElements);
-  }
-  ACUITY_DEVICE static Shared<uint64_t> Barriers() {
-    return Tile(kValueTile + 1, 0).template As<uint64_t>();
-  }
-  ACUITY_DEVICE static Shared<uint64_t> Full(int operand, int i) {
-    return Barriers() + (operand * kStages + i % kStages);
-  }
-  ACUITY_DEVICE static Shared<uint64_t> Free(int operand, int i) {
-    return Full(operand, i) + 2 * kStages;
-  }
-  // Of the phase that tile i fills.
-  ACUITY_DEVICE static uint32_t Parity(int i) { return static_cast<uint32_t>(i / kStages) & 1; }
-
-  ACUITY_DEVICE static void InitBarriers() {
-    constexpr int kCopying =
-        kV.mutation == Mutation::kWrongArrivals ? prim::kWarpgroupSize - 32 : prim::kWarpgroupSize;
-    for (int i = 0; i < 2 * kStages; ++i) {
-      prim::InitBarrier(Barriers() + i, kCopying);
-      prim::InitBarrier(Barriers() + (2 * kStages + i), kConsumers * prim::kWarpgroupWarps);
-    }
-  }
-
-  struct Tiles {
-    int32_t first_key, count;
-  };
-  ACUITY_DEVICE static Tiles TilesOf(const AttentionTask& task) {
-    const int32_t first_key = task.key_begin / kKeys * kKeys;
-    return {first_key, (task.key_end - first_key + kKeys - 1) / kKeys};
-  }
-
-  // ---- The warpgroup that copies ----
-
-  ACUITY_DEVICE static void Produce(const Args& args, const AttentionTask& task) {
-    const Tiles tiles = TilesOf(task);
-    int32_t page = PageOfStrip(args, task, tiles.first_key);
-    ACUITY_NO_UNROLL
-    for (int i = 0; i < tiles.count; ++i) {
-      const int32_t first_key = tiles.first_key + i * kKeys;
-      const int32_t next_page = PageOfStrip(args, task, first_key + kKeys);
-      ACUITY_NO_UNROLL
-      for (int operand = kKeyTile; operand <= kValueTile; ++operand) {
-        if constexpr (kV.mutation != Mutation::kNoFreeWait) {
-          prim::WaitBarrier(Free(operand, i), Parity(i) ^ 1);
-        }
-        const void* pool = operand == kKeyTile ? args.params.k_pages : args.params.v_pages;
-        CopyTile(args.params, task, pool, first_key, page, Tile(operand, i));
-        prim::ArriveWhenCopied(Full(operand, i));
-      }
-      page = next_page;
-    }
-  }
-
-  // A page holds strips of sixteen keys whole: lane l gets the page of strip l of a tile.
-  ACUITY_DEVICE static int32_t PageOfStrip(const Args& args, const AttentionTask& task,
-                                           int32_t first_key) {
-    const RaggedBatch& batch = args.params.batch;
-    const int32_t key = first_key + prim::LaneIndex() % (kKeys / kStripKeys) * kStripKeys;
-    if (key >= task.key_end) return 0;
-    return batch.block_tables[static_cast<int64_t>(task.seq) * batch.block_table_stride +
-                              (key >> args.page_shift)];
-  }
-
-  // Rows outside of [key_begin, key_end) become zeroes, as in attention_tile.cuh.
-  ACUITY_DEVICE static void CopyTile(const AttentionParams& params, const AttentionTask& task,
-                                     const void* pool, int32_t first_key, int32_t page_of_strip,
-                                     Shared<uint16_t> to) {
-    constexpr int kChunks = kHeadDim / 8, kRows = prim::kWarpgroupSize / kChunks;  // at a time
-    static_assert(kStripKeys % kRows == 0 && kRows % 8 == 0);
-    const int thread = prim::ThreadIndex() % prim::kWarpgroupSize;
-    const int chunk = thread % kChunks, first_row = thread / kChunks;
-    const int page_size = params.shape.block_size;
-    const auto* from = static_cast<const uint16_t*>(pool) + chunk * 8;
-    // Rows that are eight apart have their chunks in the same places.
-    to = to + (kV.mutation == Mutation::kPlainCopy
-                   ? (chunk / 8 * kKeys + first_row) * 64 + chunk % 8 * 8
-                   : prim::PanelOffset(kKeys, first_row, chunk));
-    ACUITY_NO_UNROLL
-    for (int strip = 0; strip < kKeys / kStripKeys; ++strip) {
-      const int64_t page = prim::Shuffle(page_of_strip, strip);
-      const int64_t slot = (page * params.shape.num_kv_heads + task.kv_head) * page_size;
-      ACUITY_UNROLL
-      for (int i = 0; i < kStripKeys; i += kRows) {
-        const int row = strip * kStripKeys + i;
-        const int32_t key = first_key + row + first_row;
-        const bool valid = key >= task.key_begin && key < task.key_end;
-        const int64_t at = valid ? (slot + (key & (page_size - 1))) * kHeadDim : 0;
-        prim::CopyAsync((to + row * 64).template As<prim::Bits128>(), from + at, valid);
-      }
-    }
-  }
-
-  // ---- The warpgroups that multiply ----
-
   ACUITY_DEVICE static void Consume(const Args& args, const AttentionTask& task) {
     const SequenceRows seq = RowsOf(args.params, task);
     const int packed = FirstRow();
@@ -158,7 +51,7 @@ struct WarpgroupPrefillKernel {
     FragmentC out[kHeadDim / 8] = {};
     FragmentA weights[kKeys / 16];
 
-    const Tiles tiles = TilesOf(task);
+    const KeyTiles tiles = Tiles::TilesOf(task);
     // As in attention_prefill.cuh: tiles within are seen whole by every row of the block.
     const int32_t full_begin = FirstVisible(args.params, seq.first_position + task.row_end);
     const int32_t full_end = seq.first_position + task.row_begin + 1;
@@ -190,7 +83,7 @@ struct WarpgroupPrefillKernel {
   // A warpgroup's queries, as products read them: in one piece, which takes all of its warps.
   ACUITY_DEVICE static void StoreQueries(const QuerySource<kV>& source) {
     const int row = FirstRow() % kConsumerRows, t = prim::LaneIndex() % 4;
-    const Shared<uint32_t> words = QueryMemory(Consumer()).template As<uint32_t>();
+    const Shared<uint32_t> words = Tiles::QueryMemory(Consumer()).template As<uint32_t>();
     ACUITY_UNROLL
     for (int step = 0; step < kHeadDim / 16; ++step) {
       const FragmentA a = source.Fragment(step);
@@ -206,15 +99,16 @@ struct WarpgroupPrefillKernel {
 
   ACUITY_DEVICE static void WaitFull(int operand, int i) {
     if constexpr (kV.mutation == Mutation::kNoFullWait) return;
-    prim::WaitBarrier(Full(operand, i), Parity(i) ^ (kV.mutation == Mutation::kWrongParity));
+    prim::WaitBarrier(Tiles::Full(operand, i),
+                      Tiles::Parity(i) ^ (kV.mutation == Mutation::kWrongParity));
   }
 
   // Starts logits = Q K^T over tile i.
   ACUITY_DEVICE static void StartLogits(int i, FragmentC (&logits)[kKeys / 8]) {
     const uint64_t wrong =
         kV.mutation == Mutation::kWrongSwizzle ? uint64_t{3} << 62 : uint64_t{0};  // 64 bytes
-    const uint64_t q = prim::MatrixAt(QueryMemory(Consumer()), 0);
-    const uint64_t k = prim::MatrixAt(Tile(kKeyTile, i), 0) ^ wrong;
+    const uint64_t q = prim::MatrixAt(Tiles::QueryMemory(Consumer()), 0);
+    const uint64_t k = prim::MatrixAt(Tiles::Tile(kKeyTile, i), 0) ^ wrong;
     ACUITY_UNROLL
     for (int step = 0; step < kHeadDim / 16; ++step) {
       const int panel = step / 4, within = step % 4 * 32;
@@ -228,7 +122,7 @@ struct WarpgroupPrefillKernel {
   ACUITY_DEVICE static void StartValues(int i, const FragmentA (&weights)[kKeys / 16],
                                         FragmentC (&out)[kHeadDim / 8]) {
     const int panel_bytes = kKeys * 128 / (kV.mutation == Mutation::kWrongPanel ? 2 : 1);
-    const uint64_t v = prim::MatrixAt(Tile(kValueTile, i), panel_bytes);
+    const uint64_t v = prim::MatrixAt(Tiles::Tile(kValueTile, i), panel_bytes);
     ACUITY_UNROLL
     for (int step = 0; step < kKeys / 16; ++step) {
       prim::MultiplyAdd<kV.type, kHeadDim>(out, weights[step], prim::Advance(v, step * 16 * 128));
@@ -254,7 +148,7 @@ struct WarpgroupPrefillKernel {
     prim::FenceProducts();
     StartLogits(0, logits);
     prim::WaitProducts<0>(logits);
-    prim::Arrive(Free(kKeyTile, 0));
+    prim::Arrive(Tiles::Free(kKeyTile, 0));
     ACUITY_UNROLL
     for (int h = 0; h < 2; ++h) {
       MoveMaximum<kV, kKeys, true>(params, rows[h], first_key, h, states[h], logits);
@@ -276,17 +170,18 @@ struct WarpgroupPrefillKernel {
     if constexpr (kV.mutation != Mutation::kNoProductFence) prim::FenceProducts(weights, out);
     StartLogits(i, logits);
     StartValues(i - 1, weights, out);
-    if constexpr (kV.mutation == Mutation::kEarlyRelease) prim::Arrive(Free(kKeyTile, i));
     if constexpr (kV.mutation != Mutation::kNoProductWait) prim::WaitProducts<1>(logits);
-    if constexpr (kV.mutation != Mutation::kEarlyRelease) prim::Arrive(Free(kKeyTile, i));
+    prim::Arrive(Tiles::Free(kKeyTile, i));
     float shrink[2];
     ACUITY_UNROLL
     for (int h = 0; h < 2; ++h) {
       shrink[h] = MoveMaximum<kV, kKeys, kMasked>(params, rows[h], first_key, h, states[h], logits);
       TakeWeights<kV, kKeys>(h, states[h], logits);
     }
+    constexpr bool kEarly = kV.mutation == Mutation::kEarlyRelease;
+    if constexpr (kEarly) prim::Arrive(Tiles::Free(kValueTile, i - 1));
     prim::WaitProducts<0>(weights, out);
-    prim::Arrive(Free(kValueTile, i - 1));
+    if constexpr (!kEarly) prim::Arrive(Tiles::Free(kValueTile, i - 1));
     ACUITY_UNROLL
     for (int h = 0; h < 2; ++h) ScaleRow(h, shrink[h], out);
     RoundWeights(logits, weights);

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/cuda/prim/host_collective.h"
 #include "kernels/cuda/prim/prim.h"
 
 namespace acuity::kernels::prim {
@@ -23,38 +24,6 @@ namespace emulation {
 
 // Schedules of the launches that follow on this thread are drawn from `seed`.
 void SetSeed(uint64_t seed);
-
-enum class Collective : uint8_t {
-  kBlockSync,
-  kWarpSync,
-  kShuffle,
-  kBallot,
-  kLoadMatrix4,
-  kLoadMatrix4Transposed,
-  kMmaBFloat16,
-  kMmaFloat16,
-  // warpgroup_host.h: of a warp, then of a warpgroup.
-  kArrive,
-  kArriveWhenCopied,
-  kWaitBarrier,
-  kFenceAsyncProxy,
-  kFenceProducts,
-  kCommitProducts,
-  kWaitProducts,
-  kWarpgroupSync,
-  kMultiply,
-};
-
-// What a thread brings to a collective and takes from it.
-struct Operands {
-  uint32_t in[10] = {};           // kShuffle: value, lane; kBallot: value; kMma: a, b, c
-  const uint16_t* row = nullptr;  // kLoadMatrix4
-  const void* what = nullptr;     // a barrier; kMultiply: a Product
-  uint32_t out[4] = {};
-};
-
-// Waits for the others, and for the result.
-void Meet(Collective collective, Operands& operands);
 
 enum class Access : uint8_t { kRead, kWrite, kCopy };  // kCopy: a write, started
 // Ends the launch with a sentence if the access is out of bounds, misaligned or not ordered.
