@@ -144,7 +144,7 @@ TEST(CudaAttentionPlan, WhatWarpgroupsRefuse) {
   shape.head_dim = 256;
   EXPECT_NE(SupportsWarpgroups(shape, 0), nullptr);
   shape.head_dim = 96;
-  EXPECT_STREQ(SupportsWarpgroups(shape, 0), Supports(shape));
+  EXPECT_STREQ(SupportsWarpgroups(shape, 0), cuda::Supports(shape));
 }
 
 TEST(CudaAttentionPlan, ASequenceIsCutTheSameInAnyBatch) {
