@@ -9,7 +9,10 @@ namespace acuity::kernels::cuda {
 
 const char* RunAttention(const AttentionParams& params, const PlanCapacity& capacity,
                          const void* plan, float* workspace, void* stream) {
-  if (const char* reason = cuda::Supports(params.shape)) return reason;
+  const char* reason = capacity.prefill_with == PrefillWith::kWarps
+                           ? cuda::Supports(params.shape)
+                           : SupportsWarpgroups(params.shape, params.logit_softcap);
+  if (reason != nullptr) return reason;
   const DevicePlan device_plan = ReadPlan(capacity, plan);
   AttentionArgs args;
   args.params = params;

@@ -24,22 +24,33 @@ namespace acuity::kernels::cuda {
 // allowed.
 const char* Supports(const AttentionShape& shape);
 
+// What multiplies in prefill. kWarps: mma.sync, on any GPU that this project supports. kWarpgroups:
+// wgmma, for compute capability 9.0 alone; no GPU has run it yet, so nothing but an explicit
+// request chooses it. The same results, but for the order of float32 additions.
+enum class PrefillWith : uint8_t { kWarps, kWarpgroups };
+
+// Null if the kernel on warpgroups is compiled for this (which says nothing of the GPU), else why
+// not.
+const char* SupportsWarpgroups(const AttentionShape& shape, float logit_softcap);
+
 // Reused from step to step: vectors keep their capacity.
 struct AttentionPlan {
   std::vector<AttentionTask> decode;   // at most 16 packed rows and one split of the keys each
-  std::vector<AttentionTask> prefill;  // at most 64 packed rows each
+  std::vector<AttentionTask> prefill;  // at most 64 packed rows each, 128 with warpgroups
   std::vector<MergeTask> merges;
   int64_t workspace_floats = 0;
+  PrefillWith prefill_with = PrefillWith::kWarps;
 };
 
 // Every (row, visible key) is covered exactly once; how a sequence is cut depends on it alone.
 // `window` as in AttentionParams. Pure; clears and fills *plan.
 void PlanAttention(const AttentionShape& shape, const RaggedBatch& batch, int window,
-                   AttentionPlan* plan);
+                   AttentionPlan* plan, PrefillWith prefill_with = PrefillWith::kWarps);
 
-// How many blocks a launch has, and so how large a plan it can run.
+// How many blocks a launch has, and so how large a plan it can run; and of which kernel.
 struct PlanCapacity {
   int32_t decode = 0, prefill = 0, merges = 0;
+  PrefillWith prefill_with = PrefillWith::kWarps;
 };
 // Exactly this plan.
 PlanCapacity CapacityOf(const AttentionPlan& plan);
@@ -49,7 +60,7 @@ PlanCapacity DecodeCapacity(const AttentionShape& shape, int num_seqs, int max_k
 int64_t DecodeWorkspaceFloats(const AttentionShape& shape, int num_seqs, int max_kv_len);
 
 // A plan as the device reads it: PlanBytes(capacity) bytes, aligned to 16. False, and nothing
-// written, if the plan is larger than the capacity.
+// written, if the plan is larger than the capacity or for another kernel.
 int64_t PlanBytes(const PlanCapacity& capacity);
 [[nodiscard]] bool WritePlan(const AttentionPlan& plan, const PlanCapacity& capacity, void* bytes);
 

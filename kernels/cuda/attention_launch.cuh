@@ -19,8 +19,10 @@ const char* LaunchVariant(AttentionArgs args, const PlanCapacity& capacity, cons
   if (error != nullptr) return error;
   args.tasks = plan.prefill;
   args.count = &plan.counts[1];
-  error = prim::Launch<PrefillKernel<kV>>(blocks(capacity.prefill), PrefillSharedBytes(kV.head_dim),
-                                          args, stream);
+  error = capacity.prefill_with == PrefillWith::kWarpgroups
+              ? LaunchWarpgroupPrefill(args, capacity.prefill, stream)
+              : prim::Launch<PrefillKernel<kV>>(blocks(capacity.prefill),
+                                                PrefillSharedBytes(kV.head_dim), args, stream);
   if (error != nullptr) return error;
   args.merges = plan.merges;
   args.count = &plan.counts[2];

@@ -16,6 +16,10 @@ struct DevicePlan {
 };
 DevicePlan ReadPlan(const PlanCapacity& capacity, const void* plan);
 
+// Launches `blocks` blocks of the prefill kernel on warpgroups over args.tasks, of which there are
+// *args.count; null or why not. The GPU must be of sm_90.
+const char* LaunchWarpgroupPrefill(const AttentionArgs& args, int32_t blocks, void* stream);
+
 // Launches what the capacity has room for: decode, prefill, then the merges of both.
 template <int kHeadDim>
 const char* LaunchAttention(AttentionArgs args, const PlanCapacity& capacity,

@@ -15,8 +15,9 @@ namespace {
 SplitRules DecodeRules(const AttentionShape& shape) {
   return {kDecodeRows / GroupSize(shape), kDecodeSplitKeys, std::numeric_limits<int32_t>::max()};
 }
-SplitRules PrefillRules(const AttentionShape& shape) {
-  return {kPrefillRows / GroupSize(shape), kPrefillSplitKeys, kMinPrefillTasks};
+SplitRules PrefillRules(const AttentionShape& shape, PrefillWith with) {
+  const int rows = with == PrefillWith::kWarps ? kPrefillRows : kWarpgroupPrefillRows;
+  return {rows / GroupSize(shape), kPrefillSplitKeys, kMinPrefillTasks};
 }
 
 // A plan on the device: counts, then the three arrays at their capacity.
@@ -58,26 +59,35 @@ const char* Supports(const AttentionShape& shape) {
   return nullptr;
 }
 
+const char* SupportsWarpgroups(const AttentionShape& shape, float logit_softcap) {
+  if (const char* reason = cuda::Supports(shape)) return reason;
+  if (shape.head_dim > 128) return "head_dim must be 64 or 128 for prefill with warpgroups";
+  if (logit_softcap > 0) return "logit_softcap must be 0 for prefill with warpgroups";
+  return nullptr;
+}
+
 void PlanAttention(const AttentionShape& shape, const RaggedBatch& batch, int window,
-                   AttentionPlan* plan) {
+                   AttentionPlan* plan, PrefillWith prefill_with) {
   plan->decode.clear();
   plan->prefill.clear();
   plan->merges.clear();
+  plan->prefill_with = prefill_with;
   int32_t slot = 0;
   for (int32_t i = 0; i < batch.num_seqs; ++i) {
     const int32_t rows = batch.qo_indptr[i + 1] - batch.qo_indptr[i];
     if (rows == 0) continue;
     const SequenceToPlan sequence = {i, rows, batch.kv_len[i]};
     const bool few = static_cast<int64_t>(rows) * GroupSize(shape) <= kDecodeRows;
-    slot = AppendSequence(shape, few ? DecodeRules(shape) : PrefillRules(shape), sequence, window,
-                          slot, few ? &plan->decode : &plan->prefill, &plan->merges);
+    slot =
+        AppendSequence(shape, few ? DecodeRules(shape) : PrefillRules(shape, prefill_with),
+                       sequence, window, slot, few ? &plan->decode : &plan->prefill, &plan->merges);
   }
   plan->workspace_floats = slot * SlotFloats(shape.head_dim);
 }
 
 PlanCapacity CapacityOf(const AttentionPlan& plan) {
   return {static_cast<int32_t>(plan.decode.size()), static_cast<int32_t>(plan.prefill.size()),
-          static_cast<int32_t>(plan.merges.size())};
+          static_cast<int32_t>(plan.merges.size()), plan.prefill_with};
 }
 
 PlanCapacity DecodeCapacity(const AttentionShape& shape, int num_seqs, int max_kv_len) {
@@ -99,12 +109,13 @@ int64_t PlanBytes(const PlanCapacity& capacity) { return OffsetsOf(capacity).end
 bool WritePlan(const AttentionPlan& plan, const PlanCapacity& capacity, void* bytes) {
   const PlanCapacity counts = CapacityOf(plan);
   if (counts.decode > capacity.decode || counts.prefill > capacity.prefill ||
-      counts.merges > capacity.merges) {
+      counts.merges > capacity.merges || counts.prefill_with != capacity.prefill_with) {
     return false;
   }
   auto* base = static_cast<std::byte*>(bytes);
   const Offsets at = OffsetsOf(capacity);
-  std::memcpy(base, &counts, sizeof(counts));
+  const int32_t header[] = {counts.decode, counts.prefill, counts.merges};
+  std::memcpy(base, header, sizeof(header));
   const auto write = [base](int64_t offset, const auto& tasks) {
     if (!tasks.empty()) std::memcpy(base + offset, tasks.data(), tasks.size() * sizeof(tasks[0]));
   };

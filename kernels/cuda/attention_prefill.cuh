@@ -27,7 +27,7 @@ struct PrefillKernel {
     const int tiles = (task.key_end - first_key + kTileKeys - 1) / kTileKeys;
     for (int i = 0; i < kStages - 1; ++i) CopyStage(args, task, first_key, tiles, i);
 
-    const int packed = prim::WarpIndex() * kWarpRows + prim::LaneIndex() / 4;
+    const int packed = FirstRow();
     const PackedRow rows[2] = {MakeRow(args.params, task, seq, packed),
                                MakeRow(args.params, task, seq, packed + 8)};
     const float scales[2] = {LogitScale(args.params, rows[0]), LogitScale(args.params, rows[1])};
@@ -53,10 +53,14 @@ struct PrefillKernel {
     }
     prim::WaitCopies<0>();
     ACUITY_UNROLL
-    for (int h = 0; h < 2; ++h) StoreRow(args, h, states[h], out);
+    for (int h = 0; h < 2; ++h) StoreRow<kV>(args, FirstRow() + 8 * h, h, states[h], out);
   }
 
  private:
+  // The lane's first packed row; the other one is eight further on.
+  ACUITY_DEVICE static int FirstRow() {
+    return prim::WarpIndex() * kWarpRows + prim::LaneIndex() / 4;
+  }
   ACUITY_DEVICE static Shared<uint16_t> QueryMemory() {
     return prim::SharedMemory<uint16_t>() +
            (PrefillRingBytes(kHeadDim) / 2 + prim::WarpIndex() * kWarpRows * kHeadDim);
@@ -98,34 +102,6 @@ struct PrefillKernel {
       OnlineSoftmax<kV, kStepKeys, kMasked>(args.params, rows, first_key + i * kTileKeys + key,
                                             states, logits, out);
       AddValues<kV, kStepKeys>(logits, keys + kTileElements, out);
-    }
-  }
-
-  // Reads its task again: the registers are worth more during the steps.
-  ACUITY_DEVICE static void StoreRow(const Args& args, int h, const RowState& state,
-                                     const FragmentC (&out)[kHeadDim / 8]) {
-    const int t = prim::LaneIndex() % 4;
-    const int packed = prim::WarpIndex() * kWarpRows + prim::LaneIndex() / 4 + 8 * h;
-    const Partial partial = Gather(state);
-    const AttentionTask task = args.tasks[prim::BlockIndex().x];
-    const PackedRow row = MakeRow(args.params, task, RowsOf(args.params, task), packed);
-    if (row.row < 0) return;
-    const bool split = task.split_slot >= 0;
-    float* slot = args.workspace + (split ? task.split_slot + packed : 0) * SlotFloats(kHeadDim);
-    float* to = split ? slot + kSlotStateFloats : OutputRow(args.params, row.row, row.head);
-    float factor = split ? 1 : OutputFactor(args.params, row.head, partial.softmax);
-    if (partial.softmax.l == 0) factor = 0;  // only masked keys were accumulated
-    if (t == 0) {
-      if (split) {
-        StorePartial(partial, slot);
-      } else if (kV.stats) {
-        StoreStats(args.params, row.row, row.head, partial);
-      }
-    }
-    ACUITY_UNROLL
-    for (int j = 0; j < kHeadDim / 8; ++j) {
-      to[8 * j + 2 * t] = out[j].value[2 * h] * factor;
-      to[8 * j + 2 * t + 1] = out[j].value[2 * h + 1] * factor;
     }
   }
 };

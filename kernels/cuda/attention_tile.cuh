@@ -6,13 +6,9 @@
 // eight chunks that a copy writes of one row, are in eight different groups of four banks.
 #pragma once
 
-#include "kernels/cuda/attention_state.cuh"
+#include "kernels/cuda/attention_rows.cuh"
 
 namespace acuity::kernels::cuda {
-
-using prim::FragmentA;
-using prim::FragmentB;
-using prim::FragmentC;
 
 inline constexpr int kChunk = 8;  // elements
 
@@ -34,24 +30,10 @@ class Queries {
   ACUITY_DEVICE void Load(const AttentionParams& params, const PackedRow (&rows)[2],
                           const float (&scales)[2], Shared<uint16_t> memory) {
     memory_ = memory.As<prim::Bits128>() + prim::LaneIndex();
-    const float* from[2];
-    bool negative[2];
-    for (int h = 0; h < 2; ++h) {
-      const int64_t at = static_cast<int64_t>(rows[h].row < 0 ? 0 : rows[h].row) * params.q_stride +
-                         static_cast<int64_t>(rows[h].head) * kV.head_dim;
-      from[h] = params.q + at + prim::LaneIndex() % 4 * 2;
-      negative[h] = kV.mutation != Mutation::kNoSignFold && scales[h] < 0;
-    }
+    const QuerySource<kV> source(params, rows, scales);
     ACUITY_UNROLL
     for (int step = 0; step < kSteps; ++step) {
-      FragmentA a;
-      ACUITY_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const int h = i % 2, d = step * 16 + i / 2 * 8;
-        const float low = rows[h].row < 0 ? 0 : from[h][d],
-                    high = rows[h].row < 0 ? 0 : from[h][d + 1];
-        a.word[i] = prim::Pack<kV.type>(negative[h] ? -low : low, negative[h] ? -high : high);
-      }
+      const FragmentA a = source.Fragment(step);
       if constexpr (kInRegisters) {
         fragments_[step] = a;
       } else {
@@ -106,11 +88,7 @@ ACUITY_DEVICE void AddValues(const FragmentC (&p)[kKeys / 8], Shared<const uint1
   const int key = lane % 8 + matrix % 2 * 8, chunk = matrix / 2;
   ACUITY_UNROLL
   for (int step = 0; step < kKeys / 16; ++step) {
-    const FragmentC &low = p[2 * step], &high = p[2 * step + 1];
-    const FragmentA a = {{prim::Pack<kV.type>(low.value[0], low.value[1]),
-                          prim::Pack<kV.type>(low.value[2], low.value[3]),
-                          prim::Pack<kV.type>(high.value[0], high.value[1]),
-                          prim::Pack<kV.type>(high.value[2], high.value[3])}};
+    const FragmentA a = WeightsOf<kV>(p[2 * step], p[2 * step + 1]);
     ACUITY_UNROLL
     for (int j = 0; j < kV.head_dim / 16; ++j) {
       uint32_t b[4];
@@ -122,60 +100,18 @@ ACUITY_DEVICE void AddValues(const FragmentC (&p)[kKeys / 8], Shared<const uint1
   }
 }
 
-// tanh within 2e-7, without a branch: 1 - 2 / (1 + e^2x).
-ACUITY_DEVICE float Tanh(float x) {
-  return 1 - 2 * prim::Reciprocal(1 + prim::Exp2(2 * kLog2E * x));
-}
-
-// Logits to weights 2^(logit - m), states and output moved to the new maxima. `first_key` is the
-// tile's; kMasked: some key is not visible to some row.
+// Logits to weights 2^(logit - m), states and output moved to the new maxima.
 template <Variant kV, int kKeys, bool kMasked>
 ACUITY_DEVICE void OnlineSoftmax(const AttentionParams& params, const PackedRow (&rows)[2],
                                  int32_t first_key, RowState (&states)[2],
                                  FragmentC (&logits)[kKeys / 8],
                                  FragmentC (&out)[kV.head_dim / 8]) {
-  const int32_t column = first_key + prim::LaneIndex() % 4 * 2;
   ACUITY_UNROLL
   for (int h = 0; h < 2; ++h) {
-    RowState& state = states[h];
-    const int32_t begin = kMasked ? FirstVisible(params, rows[h].end) : 0;
-    float greatest = state.greatest;
-    ACUITY_UNROLL
-    for (int j = 0; j < kKeys / 8; ++j) {
-      ACUITY_UNROLL
-      for (int e = 0; e < 2; ++e) {
-        float& logit = logits[j].value[2 * h + e];
-        if constexpr (kV.softcap) logit = Tanh(logit * state.inner);
-        if constexpr (kMasked) {
-          const int32_t key = column + 8 * j + e;
-          if (key < begin || key >= rows[h].end) logit = kMaskedLogit;
-        }
-        greatest = prim::Max(greatest, logit);
-      }
-    }
-    greatest = prim::Max(greatest, prim::ShuffleXor(greatest, 1));
-    greatest = prim::Max(greatest, prim::ShuffleXor(greatest, 2));
-    state.greatest = greatest;
-    const float t = state.softmax.t;
-    const float shrink = Rescale(state.softmax, greatest * state.factor);
-    if constexpr (kV.mutation == Mutation::kNoMovedMaximum) state.softmax.t = shrink * t;
-    ACUITY_UNROLL
-    for (int j = 0; j < kV.head_dim / 8; ++j) {
-      out[j].value[2 * h] *= shrink;
-      out[j].value[2 * h + 1] *= shrink;
-    }
-    ACUITY_UNROLL
-    for (int j = 0; j < kKeys / 8; ++j) {
-      ACUITY_UNROLL
-      for (int e = 0; e < 2; ++e) {
-        float& logit = logits[j].value[2 * h + e];
-        const float u = prim::FusedMultiplyAdd(logit, state.factor, -state.softmax.m);
-        const float p = prim::Exp2(u);
-        state.softmax.l += p;
-        if constexpr (kV.stats) state.softmax.t = prim::FusedMultiplyAdd(p, u, state.softmax.t);
-        logit = p;
-      }
-    }
+    const float shrink =
+        MoveMaximum<kV, kKeys, kMasked>(params, rows[h], first_key, h, states[h], logits);
+    ScaleRow(h, shrink, out);
+    TakeWeights<kV, kKeys>(h, states[h], logits);
   }
 }
 

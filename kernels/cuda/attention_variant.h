@@ -18,6 +18,19 @@ enum class Mutation : uint8_t {
   kSwappedMatrices,  // ldmatrix addresses of the wrong lanes
   kMissingBarrier,
   kMissingCopyWait,
+  // Of the kernel on warpgroups only.
+  kNoFreeWait,      // tiles overwritten without asking
+  kNoFullWait,      // tiles read before their copies landed
+  kWrongParity,     // of the wait for a tile
+  kWrongArrivals,   // a barrier that expects one copying warp less
+  kEarlyRelease,    // a tile given back before the product that reads it is done
+  kNoProductWait,   // logits used before their product is done
+  kNoProductFence,  // products of registers just written
+  kNoProxyFence,    // products of shared memory just written
+  kNoQueryBarrier,  // queries read before the other warps wrote theirs
+  kWrongSwizzle,    // of what a product reads
+  kPlainCopy,       // tiles written without any
+  kWrongPanel,      // from one panel of V to the next
 };
 
 // One compiled kernel. Everything else (causal or windowed, sinks, group, page size, policy) is
@@ -50,6 +63,20 @@ inline constexpr int kPrefillRows = kPrefillWarps * kWarpRows;
 // Where fewer blocks than this would run, long key ranges are split: half of an H100's 132 SMs.
 inline constexpr int kMinPrefillTasks = 64;
 inline constexpr int kPrefillSplitKeys = 1024;
+
+// Prefill on sm_90a: two warpgroups of 64 packed rows each against tiles of 128 keys that a third
+// one copies.
+inline constexpr int kConsumers = 2;
+inline constexpr int kConsumerRows = 64;
+inline constexpr int kWarpgroupPrefillRows = kConsumers * kConsumerRows;
+inline constexpr int kWarpgroupTileKeys = 128;
+inline constexpr int kWarpgroupStages = 2;
+// Queries, then the stages of K, then those of V, then a barrier for "full" and one for "free" of
+// each: 160 KiB at head_dim 128.
+constexpr int WarpgroupPrefillSharedBytes(int head_dim) {
+  return (kWarpgroupPrefillRows + 2 * kWarpgroupStages * kWarpgroupTileKeys) * head_dim * 2 +
+         4 * kWarpgroupStages * 8;
+}
 
 // Tiles in shared memory at once: 64 KiB a block, 128 KiB for head_dim 256. Decoding wants bytes in
 // flight; some 32 KiB a SM hide the latency of an H100's memory.

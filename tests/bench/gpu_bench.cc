@@ -120,7 +120,7 @@ struct AttentionCase {
 // One layer's attention over a batch of equal sequences.
 class AttentionRun {
  public:
-  explicit AttentionRun(const AttentionCase& c)
+  explicit AttentionRun(const AttentionCase& c, PrefillWith prefill_with = PrefillWith::kWarps)
       : kv_bytes_(int64_t{2} * c.num_seqs * c.kv_len * c.kv_heads * c.head_dim * 2),
         copies_(static_cast<int>((kFarBeyondL2 + kv_bytes_ - 1) / kv_bytes_)),
         rows_(int64_t{c.num_seqs} * c.new_rows),
@@ -130,6 +130,7 @@ class AttentionRun {
         out_(rows_ * c.heads * c.head_dim * 4),
         stats_(rows_ * c.heads * static_cast<int64_t>(sizeof(RowStats))) {
     params_.shape = {c.heads, c.kv_heads, c.head_dim, kBlockSize, DType::kBFloat16};
+    prefill_with_ = prefill_with;
     const int pages = (c.kv_len + kBlockSize - 1) / kBlockSize;
     std::vector<int32_t> indptr, kv_len(static_cast<size_t>(c.num_seqs), c.kv_len);
     for (int i = 0; i <= c.num_seqs; ++i) indptr.push_back(i * c.new_rows);
@@ -166,7 +167,7 @@ class AttentionRun {
  private:
   void MakePlan(const RaggedBatch& batch) {
     AttentionPlan plan;
-    PlanAttention(params_.shape, batch, 0, &plan);
+    PlanAttention(params_.shape, batch, 0, &plan, prefill_with_);
     capacity_ = CapacityOf(plan);
     std::vector<char> bytes(static_cast<size_t>(PlanBytes(capacity_)));
     if (!WritePlan(plan, capacity_, bytes.data())) Fail("a plan that does not fit its capacity");
@@ -175,6 +176,7 @@ class AttentionRun {
   }
 
   AttentionParams params_;
+  PrefillWith prefill_with_;
   int64_t kv_bytes_;
   int copies_;
   int64_t rows_;
@@ -210,7 +212,8 @@ Json Decode(double copy) {
   return rows;
 }
 
-Json Prefill() {
+// `warpgroups`: also by the kernel on warpgroups.
+Json Prefill(bool warpgroups) {
   Json rows = Json::array();
   for (int head_dim : {128, 64}) {
     for (int n : {4096, 8192, 16384}) {
@@ -223,6 +226,11 @@ Json Prefill() {
       row["tflop_s"] = flop / seconds[0] / 1e12;
       row["stats_tflop_s"] = flop / seconds[1] / 1e12;
       row["stats_cost"] = seconds[1] / seconds[0] - 1;
+      if (warpgroups) {
+        const std::vector<double> by = AttentionRun(c, PrefillWith::kWarpgroups).Measure();
+        row["warpgroups_tflop_s"] = flop / by[0] / 1e12;
+        row["warpgroups_stats_tflop_s"] = flop / by[1] / 1e12;
+      }
       rows.push_back(row);
     }
   }
@@ -289,7 +297,7 @@ Json Run() {
           {"cuda_runtime", runtime},
           {"copy_gb_s", copy / 1e9},
           {"decode", Decode(copy)},
-          {"prefill", Prefill()},
+          {"prefill", Prefill(device.major == 9 && device.minor == 0)},
           {"layer_ops", LayerOps(copy)}};
 }
 

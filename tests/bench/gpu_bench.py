@@ -81,6 +81,10 @@ def lines(result):
     for row in result["prefill"]:
         beside = ", ".join(f"torch {name} {row[f'torch_{name}_tflop_s']:.0f}" for name in ("flash", "cudnn")
                            if f"torch_{name}_tflop_s" in row)
+        if "warpgroups_tflop_s" in row:
+            groups = (f"on warpgroups {row['warpgroups_tflop_s']:.0f}, with statistics "
+                      f"{row['warpgroups_stats_tflop_s']:.0f}")
+            beside = f"{groups}, {beside}" if beside else groups
         target = ""
         if row["head_dim"] == 128 and row["kv_len"] >= 8192:
             target = f" ({verdict(row['stats_tflop_s'] >= PREFILL_TFLOP_S)})"
@@ -110,6 +114,7 @@ def plot(result, path):
     left.set_xticks(range(len(decode)), names)
     left.legend()
     series = {"tflop_s": "statistics off", "stats_tflop_s": "statistics on",
+              "warpgroups_stats_tflop_s": "warpgroups, statistics on",
               "torch_flash_tflop_s": "torch flash", "torch_cudnn_tflop_s": "torch cuDNN"}
     for dim, style in ((128, "-"), (64, "--")):
         rows = [r for r in result["prefill"] if r["head_dim"] == dim]

@@ -15,6 +15,7 @@ struct AttentionMatrix {
   std::vector<int> other_head_dims;  // over some
   std::vector<int> groups;
   std::vector<int> pages;
+  bool softcap = true;  // false: left out wherever a test would ask for it
 };
 AttentionMatrix Matrix();
 std::vector<AttentionBackend> Backends();

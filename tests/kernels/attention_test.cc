@@ -68,7 +68,7 @@ void Apply(Feature feature, const HeadValues& heads, AttentionParams* params) {
   }
   if (feature == Feature::kWindow || all) params->window = 70;
   if (feature == Feature::kNarrowWindow) params->window = 3;
-  if (feature == Feature::kSoftcap || all) params->logit_softcap = 2.5f;
+  if ((feature == Feature::kSoftcap || all) && Matrix().softcap) params->logit_softcap = 2.5f;
   if (feature == Feature::kSinks || all) params->sinks = heads.sinks;
 }
 

@@ -36,7 +36,7 @@ class Shared {
 
 template <typename T>
 ACUITY_DEVICE Shared<T> SharedMemory() {
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[];
   return Shared<T>(reinterpret_cast<T*>(memory));
 }
 

@@ -1,138 +1,37 @@
 #include "kernels/cuda/prim/host.h"
 
-#include <setjmp.h>
-#include <ucontext.h>
-
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
-#include <cstdlib>
-#include <deque>
-#include <memory>
 #include <numeric>
 #include <utility>
-#include <vector>
 
+#include "kernels/cuda/prim/host_machine.h"
 #include "kernels/cuda/prim/host_stream.h"
 #include "kernels/cuda/prim/prim.h"
 
 namespace acuity::kernels::prim::emulation {
-namespace {
-
-constexpr size_t kStackBytes = 256 << 10;
-constexpr int kMaxThreads = 1024;
-constexpr int kMaxSharedBytes = 227 << 10;  // of a block on sm_90
-constexpr uint16_t kNan = 0x7fc1;           // in bfloat16 and float16; twice: in float32
 
 const char* NameOf(Collective collective) {
-  constexpr const char* kNames[] = {"BlockSync", "WarpSync",    "Shuffle",
-                                    "Ballot",    "LoadMatrix4", "LoadMatrix4Transposed",
-                                    "Mma<bf16>", "Mma<f16>"};
+  constexpr const char* kNames[] = {"BlockSync",        "WarpSync",       "Shuffle",
+                                    "Ballot",           "LoadMatrix4",    "LoadMatrix4Transposed",
+                                    "Mma<bf16>",        "Mma<f16>",       "Arrive",
+                                    "ArriveWhenCopied", "WaitBarrier",    "FenceAsyncProxy",
+                                    "FenceProducts",    "CommitProducts", "WaitProducts",
+                                    "WarpgroupSync",    "Multiply"};
   return kNames[static_cast<int>(collective)];
 }
-
-// splitmix64
-class Random {
- public:
-  void Seed(uint64_t seed) { state_ = seed; }
-  uint32_t Below(uint32_t n) {
-    state_ += 0x9e3779b97f4a7c15ull;
-    uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return static_cast<uint32_t>(((z ^ (z >> 31)) >> 32) * n >> 32);
-  }
-
- private:
-  uint64_t state_ = 1;
-};
-
-struct AsyncCopy {
-  std::byte* to;
-  const void* from;  // null: zeroes
-};
-
-enum class State : uint8_t { kRunnable, kWaiting, kDone };
-
-// A CUDA thread. Its fiber outlives a block and starts over with the next one.
-struct Thread {
-  ucontext_t entry{};
-  jmp_buf resume;
-  std::unique_ptr<std::byte, void (*)(void*)> stack{
-      static_cast<std::byte*>(std::malloc(kStackBytes)), std::free};
-  bool entered = false;
-  State state = State::kDone;
-  Collective collective = Collective::kBlockSync;
-  Operands* operands = nullptr;
-  std::vector<AsyncCopy> open_group;
-  std::deque<std::vector<AsyncCopy>> groups;
-};
-
-// The last write and the last reads of two bytes of shared memory, to tell whether a barrier lies
-// between them and the next access. Clocks count a block's BlockSyncs and a warp's WarpSyncs.
-struct LastAccess {
-  static constexpr int16_t kSeveral = -1;
-  uint32_t block_clock = 0;  // 0: never
-  uint32_t warp_clock = 0;
-  int16_t warp = 0;
-  int16_t thread = 0;
-};
-struct Cell {
-  LastAccess write, read;
-};
-
-class Machine {
- public:
-  const char* Run(Dim3 grid, int threads, int shared_bytes, Body body, const void* args);
-
-  // Called by fibers.
-  void Meet(Collective collective, Operands& operands);
-  void CheckShared(const void* address, int bytes, Access access);
-  void Copy(void* to, const void* from);
-  void Commit();
-  void Wait(int pending);
-  [[noreturn, gnu::format(printf, 2, 3)]] void Fail(const char* format, ...);
-  [[noreturn]] void FiberMain();
-
-  Place place;
-  Random random;
-  std::byte* shared() { return shared_; }
-
- private:
-  void Prepare(int threads, int shared_bytes);
-  void RunBlock();
-  void RunWarp(int warp);
-  void Resume(int thread);
-  void Suspend();
-  bool CompleteWarp(int warp);
-  bool CompleteBlock();
-  [[gnu::format(printf, 2, 3)]] void Report(const char* format, ...);
-  void Land(const std::vector<AsyncCopy>& group);
-  bool Ordered(const LastAccess& last) const;
-
-  std::vector<std::unique_ptr<Thread>> fibers_;
-  int threads_ = 0;
-  jmp_buf scheduler_;
-  Body body_ = nullptr;
-  const void* args_ = nullptr;
-
-  std::vector<std::byte> shared_memory_;
-  std::byte* shared_ = nullptr;  // aligned
-  int shared_bytes_ = 0;
-  std::vector<Cell> cells_;
-  uint32_t block_clock_ = 1;
-  std::vector<uint32_t> warp_clocks_;
-
-  bool failed_ = false;
-  char error_[256];  // no string: a fiber that fails leaves without destructors
-};
 
 Machine& TheMachine() {
   thread_local Machine machine;
   return machine;
 }
 
+namespace {
+
 void EnterFiber() { TheMachine().FiberMain(); }
+
+}  // namespace
 
 void Machine::FiberMain() {
   for (;;) {
@@ -192,7 +91,7 @@ void Machine::Prepare(int threads, int shared_bytes) {
     entry.uc_stack.ss_size = kStackBytes;
     makecontext(&entry, EnterFiber, 0);
   }
-  constexpr size_t kAlignment = 128;
+  constexpr size_t kAlignment = 1024;
   shared_bytes_ = shared_bytes;
   shared_memory_.resize(shared_bytes + kAlignment);
   const auto base = reinterpret_cast<uintptr_t>(shared_memory_.data());
@@ -227,27 +126,40 @@ void Machine::RunBlock() {
   cells_.assign((shared_bytes_ + 1) / 2, Cell{});
   block_clock_ = 1;
   const int warps = threads_ / kWarpSize;
-  warp_clocks_.assign(warps, 1);
+  warps_.assign(warps, WarpState{});
+  barriers_.clear();
+  landings_.clear();
+  warpgroups_.clear();
+  warpgroups_.resize((warps + kWarpgroupWarps - 1) / kWarpgroupWarps);
   for (int i = 0; i < threads_; ++i) fibers_[i]->state = State::kRunnable;
-  const auto in_state = [&](int warp, State state) {
-    return fibers_[warp * kWarpSize]->state == state;  // lanes pass collectives together
-  };
   std::vector<int> runnable;
-  for (;;) {
+  while (!failed_) {
+    if (random.Below(2) == 0) Progress(random.Below(1u << random.Below(9)));
+    ReleaseWaiting();
     runnable.clear();
-    for (int warp = 0; warp < warps; ++warp) {
-      if (in_state(warp, State::kRunnable)) runnable.push_back(warp);
+    bool done = true;
+    for (int warp = 0; warp < warps; ++warp) {  // lanes pass collectives together
+      if (FirstLane(warp).state == State::kRunnable) runnable.push_back(warp);
+      done = done && FirstLane(warp).state == State::kDone;
     }
-    if (runnable.empty()) {
-      bool done = true;
-      for (int warp = 0; warp < warps; ++warp) done = done && in_state(warp, State::kDone);
-      if (done) return;
-      if (CompleteBlock()) continue;
-      return Report("BlockSync that some warps never reach: they returned");
+    if (!runnable.empty()) {
+      RunWarp(runnable[random.Below(static_cast<uint32_t>(runnable.size()))]);
+    } else if (done) {
+      if (const char* what = UnderWay()) Report("ended with %s", what);
+      return;
+    } else if (!failed_ && !CompleteBlock() && !Progress(1)) {
+      ReportDeadlock();
     }
-    RunWarp(runnable[random.Below(static_cast<uint32_t>(runnable.size()))]);
-    if (failed_) return;
   }
+}
+
+void Machine::ReportDeadlock() {
+  for (int warp = 0; warp < threads_ / kWarpSize; ++warp) {
+    const Thread& lane = FirstLane(warp);
+    if (lane.state == State::kDone || lane.collective == Collective::kBlockSync) continue;
+    return Report("warp %d waits at %s for ever", warp, NameOf(lane.collective));
+  }
+  Report("BlockSync that some warps never reach: they returned");
 }
 
 // Runs a warp for a random number of collectives, or until it waits for the block or ends.
@@ -262,6 +174,8 @@ void Machine::RunWarp(int warp) {
     if (!CompleteWarp(warp)) return;
   }
 }
+
+namespace {
 
 float FloatOf(uint32_t bits) {
   float value;
@@ -318,6 +232,8 @@ void LoadMatrixOf(Operands* const* lanes, bool transposed) {
   }
 }
 
+}  // namespace
+
 float HalfToFloat(uint16_t bits) {
   static const std::vector<float> table = [] {
     std::vector<float> values(1 << 16);
@@ -329,10 +245,12 @@ float HalfToFloat(uint16_t bits) {
 }
 float BrainToFloat(uint16_t bits) { return BFloat16ToFloat(bits); }
 
-void Perform(Collective collective, Operands* const* lanes) {
+void Machine::Perform(int warp, Collective collective, Operands* const* lanes) {
   switch (collective) {
     case Collective::kBlockSync:
+      return;
     case Collective::kWarpSync:
+      ++warps_[warp].clock;
       return;
     case Collective::kShuffle:
       for (int i = 0; i < kWarpSize; ++i) lanes[i]->out[0] = lanes[lanes[i]->in[1]]->in[0];
@@ -350,12 +268,18 @@ void Perform(Collective collective, Operands* const* lanes) {
       return MmaOf<BrainToFloat>(lanes);
     case Collective::kMmaFloat16:
       return MmaOf<HalfToFloat>(lanes);
+    default:
+      return PerformAsync(warp, collective, lanes);
   }
+}
+
+void Machine::Release(int warp) {
+  for (int i = 0; i < kWarpSize; ++i) fibers_[warp * kWarpSize + i]->state = State::kRunnable;
 }
 
 // After each lane ran: all of them ended, or all wait for the same. True if the warp can go on.
 bool Machine::CompleteWarp(int warp) {
-  Thread& first = *fibers_[warp * kWarpSize];
+  Thread& first = FirstLane(warp);
   Operands* lanes[kWarpSize];
   for (int i = 0; i < kWarpSize; ++i) {
     Thread& lane = *fibers_[warp * kWarpSize + i];
@@ -370,21 +294,47 @@ bool Machine::CompleteWarp(int warp) {
     Report("warp %d diverged: lane 0 %s, lane %d %s", warp, doing(first), i, doing(lane));
     return false;
   }
-  if (first.state == State::kDone || first.collective == Collective::kBlockSync) return false;
-  Perform(first.collective, lanes);
-  if (first.collective == Collective::kWarpSync) ++warp_clocks_[warp];
-  for (int i = 0; i < kWarpSize; ++i) fibers_[warp * kWarpSize + i]->state = State::kRunnable;
+  const Collective collective = first.collective;
+  if (first.state == State::kDone || collective == Collective::kBlockSync ||
+      collective >= Collective::kWarpgroupSync) {
+    return false;
+  }
+  if (collective == Collective::kWaitBarrier && !Reached(warp)) return false;
+  Perform(warp, collective, lanes);
+  Release(warp);
+  return !failed_;
+}
+
+// Every warp that is left waits for the block: true unless one returned, or waits for another
+// thing.
+bool Machine::CompleteBlock() {
+  for (int i = 0; i < threads_; ++i) {
+    const Thread& thread = *fibers_[i];
+    if (thread.state == State::kDone || thread.collective != Collective::kBlockSync) return false;
+  }
+  ++block_clock_;
+  ShareKnowledge(0, threads_ / kWarpSize);
+  for (int warp = 0; warp < threads_ / kWarpSize; ++warp) Release(warp);
   return true;
 }
 
-// Every warp that is left waits for the block: true unless one returned.
-bool Machine::CompleteBlock() {
-  for (int i = 0; i < threads_; ++i) {
-    if (fibers_[i]->state == State::kDone) return false;
+void Knowledge::Learn(const Knowledge& other) {
+  for (int i = 0; i < kActors; ++i) {
+    seen[i] = std::max(seen[i], other.seen[i]);
+    fenced[i] = std::max(fenced[i], other.fenced[i]);
   }
-  ++block_clock_;
-  for (int i = 0; i < threads_; ++i) fibers_[i]->state = State::kRunnable;
-  return true;
+}
+
+void Machine::ShareKnowledge(int first, int count) {
+  Knowledge all;
+  for (int warp = first; warp < first + count; ++warp) {
+    all.Learn(warps_[warp].knowledge);
+    all.seen[warp] = std::max(all.seen[warp], warps_[warp].clock);
+  }
+  for (int warp = first; warp < first + count; ++warp) {
+    warps_[warp].knowledge = all;
+    ++warps_[warp].clock;
+  }
 }
 
 void Machine::Meet(Collective collective, Operands& operands) {
@@ -399,10 +349,27 @@ void Machine::Meet(Collective collective, Operands& operands) {
 }
 
 bool Machine::Ordered(const LastAccess& last) const {
-  if (last.block_clock != block_clock_) return true;
+  if (last.block_clock != block_clock_ || last.thread == place.thread) return true;
+  if (last.actor == LastAccess::kSeveral) return false;
   const int warp = place.thread / kWarpSize;
-  if (last.warp != warp) return false;
-  return last.thread == place.thread || last.warp_clock != warp_clocks_[warp];
+  const uint32_t known = last.actor == warp ? warps_[warp].clock - 1  // of the warp's other lanes
+                                            : warps_[warp].knowledge.seen[last.actor];
+  return known >= last.clock;
+}
+
+void Machine::NoteRead(Cell& cell, const LastAccess& now) {
+  for (LastAccess& read : cell.reads) {
+    const bool same = read.block_clock == now.block_clock && read.actor == now.actor;
+    if (same && read.clock == now.clock && read.thread != now.thread) {
+      read.thread = LastAccess::kSeveral;
+      return;
+    }
+    if (same || Ordered(read)) {
+      read = now;
+      return;
+    }
+  }
+  cell.reads[0].actor = cell.reads[0].thread = LastAccess::kSeveral;
 }
 
 void Machine::CheckShared(const void* address, int bytes, Access access) {
@@ -412,31 +379,39 @@ void Machine::CheckShared(const void* address, int bytes, Access access) {
   }
   if (offset % bytes != 0) Fail("shared memory at %lld: misaligned for %d bytes", offset, bytes);
   const int warp = place.thread / kWarpSize;
-  const LastAccess now = {block_clock_, warp_clocks_[warp], static_cast<int16_t>(warp),
-                          static_cast<int16_t>(place.thread)};
+  LastAccess now = {block_clock_, warps_[warp].clock, static_cast<int16_t>(warp),
+                    static_cast<int16_t>(place.thread)};
+  if (access == Access::kCopy) {
+    now.clock = warps_[warp].copies_clock;
+    now.actor = static_cast<int16_t>(kCopies + warp);
+  }
   for (long long i = offset / 2; i < (offset + bytes + 1) / 2; ++i) {
     Cell& cell = cells_[i];
-    if (!Ordered(cell.write) || (access == Access::kWrite && !Ordered(cell.read))) {
-      const LastAccess& last = Ordered(cell.write) ? cell.read : cell.write;
-      Fail("race: shared memory at %lld %s; %s by thread %d of warp %d, no barrier in between",
-           2 * i, access == Access::kWrite ? "written" : "read",
-           &last == &cell.write ? "written" : "read", last.thread, last.warp);
+    const LastAccess* last = Ordered(cell.write) ? nullptr : &cell.write;
+    for (const LastAccess& read : cell.reads) {
+      if (access != Access::kRead && last == nullptr && !Ordered(read)) last = &read;
     }
-    if (access == Access::kWrite) {
+    if (last != nullptr) {
+      const char* const who = last->actor >= kProducts ? "a product" : "a thread";
+      Fail("race: shared memory at %lld %s; %s by %s (%d) of warp %d, no barrier in between", 2 * i,
+           access == Access::kRead ? "read" : "written", last == &cell.write ? "written" : "read",
+           who, last->thread, last->actor % kMaxWarps);
+    }
+    if (access == Access::kRead) {
+      if (cell.in_flight && cell.write.thread != place.thread) {
+        Fail("in flight: shared memory at %lld read before a copy landed", 2 * i);
+      }
+      NoteRead(cell, now);
+    } else {
       cell.write = now;
-    } else if (Ordered(cell.read)) {
-      cell.read = now;
-    } else {  // several readers between two barriers
-      cell.read.thread = LastAccess::kSeveral;
-      if (cell.read.warp != warp) cell.read.warp = LastAccess::kSeveral;
-      cell.read.warp_clock = std::max(cell.read.warp_clock, now.warp_clock);
+      cell.in_flight = access == Access::kCopy;
     }
   }
 }
 
 void Machine::Copy(void* to, const void* from) {
   CheckAligned(from, 16);
-  CheckShared(to, 16, Access::kWrite);
+  CheckShared(to, 16, Access::kCopy);
   std::fill_n(static_cast<uint16_t*>(to), 8, kNan);  // nobody may count on what was there
   fibers_[place.thread]->open_group.push_back({static_cast<std::byte*>(to), from});
 }
@@ -455,18 +430,20 @@ void Machine::Wait(int pending) {
   }
 }
 
-void Machine::Land(const std::vector<AsyncCopy>& group) {
-  for (const AsyncCopy& copy : group) {
-    CheckShared(copy.to, 16, Access::kWrite);
-    if (copy.from == nullptr) {
-      std::memset(copy.to, 0, 16);
-    } else {
-      std::memcpy(copy.to, copy.from, 16);
-    }
+void Deliver(const AsyncCopy& copy) {
+  if (copy.from == nullptr) {
+    std::memset(copy.to, 0, 16);
+  } else {
+    std::memcpy(copy.to, copy.from, 16);
   }
 }
 
-}  // namespace
+void Machine::Land(const std::vector<AsyncCopy>& group) {
+  for (const AsyncCopy& copy : group) {
+    CheckShared(copy.to, 16, Access::kWrite);
+    Deliver(copy);
+  }
+}
 
 void SetSeed(uint64_t seed) { TheMachine().random.Seed(seed); }
 void Meet(Collective collective, Operands& operands) { TheMachine().Meet(collective, operands); }

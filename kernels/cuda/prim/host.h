@@ -15,6 +15,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/cuda/prim/host_collective.h"
 #include "kernels/cuda/prim/prim.h"
 
 namespace acuity::kernels::prim {
@@ -24,28 +25,7 @@ namespace emulation {
 // Schedules of the launches that follow on this thread are drawn from `seed`.
 void SetSeed(uint64_t seed);
 
-enum class Collective : uint8_t {
-  kBlockSync,
-  kWarpSync,
-  kShuffle,
-  kBallot,
-  kLoadMatrix4,
-  kLoadMatrix4Transposed,
-  kMmaBFloat16,
-  kMmaFloat16,
-};
-
-// What a thread brings to a collective and takes from it.
-struct Operands {
-  uint32_t in[10] = {};           // kShuffle: value, lane; kBallot: value; kMma: a, b, c
-  const uint16_t* row = nullptr;  // kLoadMatrix4
-  uint32_t out[4] = {};
-};
-
-// Waits for the others, and for the result.
-void Meet(Collective collective, Operands& operands);
-
-enum class Access : uint8_t { kRead, kWrite };
+enum class Access : uint8_t { kRead, kWrite, kCopy };  // kCopy: a write, started
 // Ends the launch with a sentence if the access is out of bounds, misaligned or not ordered.
 void CheckShared(const void* address, int bytes, Access access);
 void CheckAligned(const void* address, int bytes);  // global memory

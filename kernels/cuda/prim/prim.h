@@ -82,7 +82,7 @@ struct FragmentC {
 template <typename T>
 class Shared;
 
-// The block's dynamic shared memory, aligned to 128 bytes.
+// The block's dynamic shared memory, aligned to 1024 bytes.
 template <typename T>
 ACUITY_DEVICE Shared<T> SharedMemory();
 

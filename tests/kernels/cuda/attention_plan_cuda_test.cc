@@ -117,6 +117,36 @@ TEST_P(CudaAttentionPlan, CoversEveryRowAndKeyOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Seeds, CudaAttentionPlan, testing::Range(0, 30));
 
+TEST(CudaAttentionPlan, WarpgroupsTakeTwiceTheRowsAndTheirOwnCapacity) {
+  const AttentionShape shape = Shape(2, 4);
+  RaggedLengths batch;
+  batch.Add(300, 700);
+  AttentionPlan plan;
+  PlanAttention(shape, batch.ragged(), 0, &plan, PrefillWith::kWarpgroups);
+  ExpectCoveredOnce(shape, batch, plan, 0);
+  ExpectSlotsMerged(shape, plan);
+  int32_t most = 0;
+  for (const AttentionTask& task : plan.prefill) {
+    most = std::max(most, (task.row_end - task.row_begin) * GroupSize(shape));
+  }
+  EXPECT_EQ(most, kWarpgroupPrefillRows);
+  PlanCapacity capacity = CapacityOf(plan);
+  std::vector<std::max_align_t> bytes(PlanBytes(capacity) / sizeof(std::max_align_t) + 1);
+  EXPECT_TRUE(WritePlan(plan, capacity, bytes.data()));
+  capacity.prefill_with = PrefillWith::kWarps;
+  EXPECT_FALSE(WritePlan(plan, capacity, bytes.data()));
+}
+
+TEST(CudaAttentionPlan, WhatWarpgroupsRefuse) {
+  AttentionShape shape = Shape(2, 4);
+  EXPECT_EQ(SupportsWarpgroups(shape, 0), nullptr);
+  EXPECT_NE(SupportsWarpgroups(shape, 30), nullptr);
+  shape.head_dim = 256;
+  EXPECT_NE(SupportsWarpgroups(shape, 0), nullptr);
+  shape.head_dim = 96;
+  EXPECT_STREQ(SupportsWarpgroups(shape, 0), cuda::Supports(shape));
+}
+
 TEST(CudaAttentionPlan, ASequenceIsCutTheSameInAnyBatch) {
   const AttentionShape shape = Shape(2, 4);
   RaggedLengths alone, among;

@@ -16,6 +16,8 @@ void Free(void* memory);
 void Copy(void* to, const void* from, size_t bytes);  // either way
 // Waits for the kernels: null, or what went wrong in one since the last call.
 const char* Finish();
+// Whether kernels for sm_90a run.
+bool HasWarpgroups();
 // Draws the schedules of the launches that follow; a GPU has its own.
 void SetScheduleSeed(uint64_t seed);
 

@@ -28,6 +28,12 @@ const char* Finish() {
   const cudaError_t status = cudaDeviceSynchronize();
   return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
 }
+bool HasWarpgroups() {
+  int major = 0, minor = 0;
+  Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "attribute");
+  Check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "attribute");
+  return major == 9 && minor == 0;
+}
 void SetScheduleSeed(uint64_t) {}
 
 }  // namespace acuity::kernels::cuda

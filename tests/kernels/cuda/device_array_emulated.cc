@@ -13,6 +13,7 @@ void* Allocate(size_t bytes) {
 void Free(void* memory) { std::free(memory); }
 void Copy(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
 const char* Finish() { return nullptr; }  // a launch returns when it is done
+bool HasWarpgroups() { return true; }
 void SetScheduleSeed(uint64_t seed) { prim::emulation::SetSeed(seed); }
 
 }  // namespace acuity::kernels::cuda

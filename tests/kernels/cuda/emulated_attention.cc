@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "kernels/cuda/prim/prim.h"
-#include "tests/kernels/attention_matrix.h"
 
 namespace acuity::kernels::cuda {
 
@@ -13,9 +12,9 @@ const char* LaunchReal(const AttentionParams& params, const PlanCapacity& capaci
 }
 
 std::string RunEmulated(const AttentionParams& params, uint64_t seed, int32_t spare,
-                        const Launcher& launch) {
+                        const Launcher& launch, PrefillWith prefill_with) {
   AttentionPlan plan;
-  PlanAttention(params.shape, params.batch, params.window, &plan);
+  PlanAttention(params.shape, params.batch, params.window, &plan, prefill_with);
   PlanCapacity capacity = CapacityOf(plan);
   capacity.decode += spare;
   capacity.prefill += spare;
@@ -30,21 +29,3 @@ std::string RunEmulated(const AttentionParams& params, uint64_t seed, int32_t sp
 }
 
 }  // namespace acuity::kernels::cuda
-
-namespace acuity::kernels {
-
-AttentionMatrix Matrix() {
-  return {{DType::kBFloat16, DType::kFloat16}, {64, 128}, {256}, {1, 3, 8}, {32, 128, 1024}};
-}
-
-std::vector<AttentionBackend> Backends() {
-  // Another schedule each time, the same ones in each run of a test.
-  static uint64_t seed = 0;
-  const auto run = [](const AttentionParams& params) {
-    if (const char* reason = cuda::Supports(params.shape)) return std::string(reason);
-    return cuda::RunEmulated(params, ++seed);
-  };
-  return {{"emulated cuda", run, RoundedTolerance}};
-}
-
-}  // namespace acuity::kernels

@@ -22,6 +22,7 @@ const char* LaunchReal(const AttentionParams& params, const PlanCapacity& capaci
 // The emulation's memory is the host's. `spare` blocks more than the plan needs are launched.
 // "" or why it failed.
 std::string RunEmulated(const AttentionParams& params, uint64_t seed, int32_t spare = 0,
-                        const Launcher& launch = LaunchReal);
+                        const Launcher& launch = LaunchReal,
+                        PrefillWith prefill_with = PrefillWith::kWarps);
 
 }  // namespace acuity::kernels::cuda

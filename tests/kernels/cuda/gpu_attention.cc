@@ -10,10 +10,10 @@
 namespace acuity::kernels {
 namespace {
 
-std::string RunOnGpu(const AttentionParams& params) {
+std::string RunOnGpu(const AttentionParams& params, cuda::PrefillWith prefill_with) {
   if (const char* reason = cuda::Supports(params.shape)) return reason;
   cuda::AttentionPlan plan;
-  cuda::PlanAttention(params.shape, params.batch, params.window, &plan);
+  cuda::PlanAttention(params.shape, params.batch, params.window, &plan, prefill_with);
   const cuda::PlanCapacity capacity = cuda::CapacityOf(plan);
   std::vector<char> bytes(static_cast<size_t>(cuda::PlanBytes(capacity)));
   if (!cuda::WritePlan(plan, capacity, bytes.data())) return "a plan beyond its own capacity";
@@ -36,6 +36,18 @@ AttentionMatrix Matrix() {
   return {{DType::kBFloat16, DType::kFloat16}, {64, 128}, {256}, {1, 3, 4, 8}, {16, 32, 128, 1024}};
 }
 
-std::vector<AttentionBackend> Backends() { return {{"gpu", RunOnGpu, RoundedTolerance}}; }
+// The kernel on warpgroups too, where the GPU has wgmma and the kernel takes the call.
+std::vector<AttentionBackend> Backends() {
+  const auto warps = [](const AttentionParams& params) {
+    return RunOnGpu(params, cuda::PrefillWith::kWarps);
+  };
+  const auto warpgroups = [](const AttentionParams& params) {
+    const bool taken = cuda::SupportsWarpgroups(params.shape, params.logit_softcap) == nullptr;
+    return RunOnGpu(params, taken ? cuda::PrefillWith::kWarpgroups : cuda::PrefillWith::kWarps);
+  };
+  std::vector<AttentionBackend> backends = {{"gpu", warps, RoundedTolerance}};
+  if (cuda::HasWarpgroups()) backends.push_back({"gpu warpgroups", warpgroups, RoundedTolerance});
+  return backends;
+}
 
 }  // namespace acuity::kernels
