@@ -39,8 +39,9 @@ ActiveRequest::ActiveRequest(const ModelContext* context, std::shared_ptr<const 
   }
   if (measures_attention()) {
     const int layers = static_cast<int>(context_->policies.size());
-    prompt_attention_.emplace(layers, context_->num_heads);
-    generated_attention_.emplace(layers, context_->num_heads);
+    const bool by_head = detail_ == AttentionDetail::kHeads;
+    prompt_attention_.emplace(layers, context_->num_heads, by_head);
+    generated_attention_.emplace(layers, context_->num_heads, by_head);
   }
   if (!request_->watch.empty()) {
     const int layers = static_cast<int>(context_->policies.size());
@@ -56,36 +57,46 @@ ActiveRequest::ActiveRequest(const ModelContext* context, std::shared_ptr<const 
   }
 }
 
-void ActiveRequest::Measure(const ScheduledSequence& scheduled,
-                            std::span<const kernels::RowStats> stats, int total_rows,
-                            int first_row) {
+void ActiveRequest::AskForAttention(const ScheduledSequence& scheduled, int index,
+                                    Batch* batch) const {
   const Sequence& sequence = *scheduled.sequence;
-  Sample& sample = samples_[sequence.sample];
+  const std::vector<kernels::KeySpan>& watch = request_->watch;
   const int end = sequence.computed + scheduled.num_tokens;
-  const int begin = std::max(sequence.computed, sample.measured);
-  const int boundary = std::clamp(sequence.prompt_size, begin, std::max(begin, end));
-  const auto add = [&](AttentionAccumulator& to, int from, int until) {
-    if (from >= until) return;
-    to.Add(stats, total_rows, first_row + from - sequence.computed, until - from, from + 1,
-           context_->windows);
+  const int begin = std::max({sequence.computed, samples_[sequence.sample].measured,
+                              sequence.sample == 0 ? 0 : sequence.prompt_size});
+  const int watched = watch.empty() ? end : std::max(begin, sequence.prompt_size - 1);
+  const auto measure = [&](int from, int until, bool by_head) {
+    const int row = batch->qo_indptr[index] - sequence.computed;
+    kernels::AppendMeasured({row + from, row + until, from + 1, by_head},
+                            static_cast<int>(context_->policies.size()), context_->num_heads,
+                            &batch->measured);
   };
-  if (sequence.sample == 0) add(*prompt_attention_, begin, boundary);
-  add(*generated_attention_, boundary, end);
-  sample.measured = std::max(sample.measured, end);
+  if (measures_attention()) {
+    const bool by_head = detail_ == AttentionDetail::kHeads;
+    const int until = std::min(watched, end);
+    const int boundary = std::clamp(sequence.prompt_size, begin, std::max(begin, until));
+    measure(begin, boundary, by_head);
+    measure(boundary, until, by_head);
+  }
+  for (int position = watched; position < end; ++position) {
+    measure(position, position + 1, /*by_head=*/true);
+    batch->watched.push_back(
+        {index, position - sequence.computed, watch.data(), static_cast<int32_t>(watch.size())});
+  }
 }
 
-void ActiveRequest::MeasureSpans(const Sequence& sequence, int row,
-                                 std::span<const kernels::RowStats> stats, int total_rows,
-                                 int row_in_step, std::span<const float> masses,
-                                 int64_t layer_stride) {
-  const int position = sequence.computed + row;
-  Sample& sample = samples_[sequence.sample];
-  if (position < sample.watched) return;
-  sample.watched = position + 1;
+void ActiveRequest::AddAttention(const Sequence& sequence, const kernels::MeasuredRows& rows,
+                                 std::span<const kernels::RowSums> sums,
+                                 std::span<const float> masses, int64_t layer_stride) {
+  const int position = rows.first_n - 1;
   const bool of_prompt = position < sequence.prompt_size;
-  if (of_prompt && sequence.sample != 0) return;
-  SpanAccumulator& to = of_prompt ? *prompt_spans_ : *generated_spans_;
-  to.Add(stats, total_rows, row_in_step, masses, layer_stride, position + 1, context_->windows);
+  samples_[sequence.sample].measured = position + rows.num_rows();
+  if (measures_attention()) {
+    (of_prompt ? *prompt_attention_ : *generated_attention_).Add(rows, sums, context_->windows);
+  }
+  if (!masses.empty()) {
+    (of_prompt ? *prompt_spans_ : *generated_spans_).Add(sums, masses, layer_stride);
+  }
 }
 
 StepResult ActiveRequest::Advance(const ScheduledSequence& scheduled, std::span<const float> logits,
@@ -233,7 +244,6 @@ void ActiveRequest::EndSample(const Sequence& sequence, FinishReason reason, abs
 }
 
 AttentionReport ActiveRequest::MakeReport(const AttentionAccumulator& accumulator) const {
-  if (accumulator.rows() == 0) return {};
   if (detail_ == AttentionDetail::kSummary)
     return accumulator.Summary(context_->policies, kLayerBands);
   return accumulator.Report(context_->policies, detail_ == AttentionDetail::kHeads);
@@ -253,7 +263,7 @@ AttentionReport ActiveRequest::Finish(absl::Time now, absl::Status early) {
   if (measures_attention()) {
     result_.prompt_attention = MakeReport(*prompt_attention_);
     result_.generated_attention = MakeReport(*generated_attention_);
-    if (prompt_attention_->rows() > 0) {
+    if (!prompt_attention_->empty()) {
       summary = prompt_attention_->Summary(context_->policies, kLayerBands);
       layers = prompt_attention_->Report(context_->policies, /*heads=*/false);
     }

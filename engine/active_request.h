@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/model/model_runner.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/stop_matcher.h"
 
@@ -31,17 +32,16 @@ class ActiveRequest {
                 std::shared_ptr<EventSink> sink);
 
   const Request& request() const { return *request_; }
-  bool measures_attention() const { return detail_ != AttentionDetail::kOff; }
-
-  // Adds the statistics of a scheduled chunk whose first row in the step is `first_row`. Rows
-  // measured before a preemption are not counted again, and the prompt's only for sample 0.
-  void Measure(const ScheduledSequence& scheduled, std::span<const kernels::RowStats> stats,
-               int total_rows, int first_row);
-  // Adds what a watched row gave to the request's spans. `row` counts from the sequence's first in
-  // the step, `row_in_step` from the step's first. masses, layer_stride: see SpanAccumulator. Rows
-  // before a preemption are not counted again, and the prompt's only for sample 0.
-  void MeasureSpans(const Sequence& sequence, int row, std::span<const kernels::RowStats> stats,
-                    int total_rows, int row_in_step, std::span<const float> masses,
+  // Before a step: appends to batch->measured and batch->watched which rows of a scheduled chunk,
+  // sequence `index` of the batch, this request wants measured. A row is measured once, whatever is
+  // computed again after a preemption; the prompt's rows are those of sample 0. Of a request that
+  // watches spans, the prompt's last row and all after it are watched, and measured alone.
+  void AskForAttention(const ScheduledSequence& scheduled, int index, Batch* batch) const;
+  // After it, unless it failed: adds what rows that were asked for gave, in their order. Their own
+  // sums begin at `sums`; masses, layer_stride: see SpanAccumulator, empty unless the row is
+  // watched.
+  void AddAttention(const Sequence& sequence, const kernels::MeasuredRows& rows,
+                    std::span<const kernels::RowSums> sums, std::span<const float> masses,
                     int64_t layer_stride);
   // Takes the logits [rows, vocab] of a chunk: samples the next token or scores the prompt, and
   // tells the sink.
@@ -59,11 +59,11 @@ class ActiveRequest {
   AttentionReport Finish(absl::Time now, absl::Status early = absl::OkStatus());
 
  private:
+  bool measures_attention() const { return detail_ != AttentionDetail::kOff; }
   struct Sample {
     StreamDecoder decoder;
     StopMatcher stops;
     int measured = 0;  // positions below were measured
-    int watched = 0;   // positions below had their spans measured
     int output = 0;
     absl::Time last_token = absl::InfinitePast();
     FinishReason finish = FinishReason::kNone;

@@ -11,6 +11,7 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
   batch->kv_len.clear();
   batch->logit_rows.clear();
   batch->hidden_rows.clear();
+  batch->measured.clear();
   batch->watched.clear();
   batch->qo_indptr.assign(1, 0);
   batch->block_table_stride = 0;
@@ -26,7 +27,6 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
     const int first_row = batch->num_rows();
     std::vector<int32_t>& wanted =
         s.sequence->request->pooling == Pooling::kNone ? batch->logit_rows : batch->hidden_rows;
-    const std::vector<kernels::KeySpan>& watch = s.sequence->request->watch;
     for (int r = 0; r < s.num_tokens; ++r) {
       const int position = s.sequence->computed + r;
       batch->tokens.push_back(s.sequence->tokens[position]);
@@ -35,10 +35,6 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
                                  block_size +
                              position % block_size);
       if (r >= s.first_logit_row) wanted.push_back(first_row + r);
-      if (!watch.empty() && position >= s.sequence->prompt_size - 1) {
-        batch->watched.push_back(
-            {static_cast<int32_t>(i), r, watch.data(), static_cast<int32_t>(watch.size())});
-      }
     }
     batch->qo_indptr.push_back(batch->num_rows());
     batch->kv_len.push_back(s.sequence->computed + s.num_tokens);

@@ -7,8 +7,7 @@
 namespace acuity::engine {
 
 // Fills `batch` from the plan, keeping the vectors' capacity. Rows follow the plan's order, and so
-// do logit_rows, hidden_rows and watched: of a request that watches spans, the prompt's last row
-// and all after it. The batch points at the requests' spans.
+// do logit_rows and hidden_rows. Nothing is measured or watched yet.
 void BuildBatch(const StepPlan& plan, int block_size, Batch* batch);
 
 }  // namespace acuity::engine

@@ -64,6 +64,7 @@ class EngineImpl : public Engine {
   bool TakeInbox();  // false: stop
   void Apply();
   void RunStep(absl::Time now);
+  void AddAttention(const StepOutput& output);
   void AdvanceAll(const StepOutput& output, absl::Time now);
   void FailAll(const absl::Status& status);
   void EndPlanned();
@@ -315,14 +316,15 @@ void EngineImpl::RunStep(absl::Time now) {
   results_.assign(plan_.scheduled.size(), StepResult{});
   if (!plan_.scheduled.empty()) {
     BuildBatch(plan_, pool_.block_size(), &batch_);
-    batch_.stats = std::any_of(
-        plan_.scheduled.begin(), plan_.scheduled.end(),
-        [this](const ScheduledSequence& s) { return Find(*s.sequence).measures_attention(); });
-    batch_.stats = batch_.stats || !batch_.watched.empty();
+    for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
+      const ScheduledSequence& scheduled = plan_.scheduled[i];
+      Find(*scheduled.sequence).AskForAttention(scheduled, static_cast<int>(i), &batch_);
+    }
     StepOutput output;
     const absl::Status status = parts_.runner->Step(batch_, &output);
     const absl::Time end = absl::Now();
     if (status.ok()) {
+      AddAttention(output);
       AdvanceAll(output, end);
     } else {
       FailAll(status);
@@ -348,27 +350,34 @@ void EngineImpl::RunStep(absl::Time now) {
   for (RequestId id : touched) Retire(id, absl::Now());
 }
 
+void EngineImpl::AddAttention(const StepOutput& output) {
+  const ModelSpec& spec = parts_.runner->spec();
+  const int64_t layer_mass = static_cast<int64_t>(output.span_mass.size()) / spec.num_layers;
+  size_t i = 0, watched = 0, mass = 0;
+  for (const kernels::MeasuredRows& rows : batch_.measured) {
+    while (rows.row_begin >= batch_.qo_indptr[i + 1]) ++i;
+    std::span<const float> masses;
+    if (watched < batch_.watched.size()) {
+      const kernels::WatchedRow& next = batch_.watched[watched];
+      if (batch_.qo_indptr[next.seq] + next.row == rows.row_begin) {
+        masses = output.span_mass.subspan(mass);
+        mass += static_cast<size_t>(spec.num_heads * next.num_spans);
+        ++watched;
+      }
+    }
+    const Sequence& sequence = *plan_.scheduled[i].sequence;
+    Find(sequence).AddAttention(sequence, rows, output.sums.subspan(rows.at), masses, layer_mass);
+  }
+}
+
 void EngineImpl::AdvanceAll(const StepOutput& output, absl::Time now) {
   const int vocab = parts_.runner->spec().vocab_size;
   const size_t hidden = static_cast<size_t>(parts_.runner->spec().hidden_size);
-  size_t logit_row = 0, hidden_row = 0, watched = 0, mass = 0;
-  const int64_t layer_mass =
-      static_cast<int64_t>(output.span_mass.size()) / parts_.runner->spec().num_layers;
+  size_t logit_row = 0, hidden_row = 0;
   for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
     const ScheduledSequence& scheduled = plan_.scheduled[i];
     ActiveRequest& request = Find(*scheduled.sequence);
     const size_t rows = static_cast<size_t>(scheduled.num_tokens - scheduled.first_logit_row);
-    if (request.measures_attention()) {
-      request.Measure(scheduled, output.stats, batch_.num_rows(), batch_.qo_indptr[i]);
-    }
-    for (; watched < batch_.watched.size() && batch_.watched[watched].seq == static_cast<int>(i);
-         ++watched) {
-      const kernels::WatchedRow& row = batch_.watched[watched];
-      request.MeasureSpans(*scheduled.sequence, row.row, output.stats, batch_.num_rows(),
-                           batch_.qo_indptr[i] + row.row, output.span_mass.subspan(mass),
-                           layer_mass);
-      mass += static_cast<size_t>(parts_.runner->spec().num_heads * row.num_spans);
-    }
     if (request.request().pooling != Pooling::kNone) {
       results_[i] =
           request.Pool(scheduled, output.hidden.subspan(hidden_row * hidden, rows * hidden));

@@ -10,6 +10,7 @@
 #include "engine/model/weights.h"
 #include "kernels/cuda/experts.h"
 #include "kernels/cuda/layer_ops.h"
+#include "kernels/cuda/row_sums.h"
 
 namespace acuity::engine {
 namespace {
@@ -92,7 +93,7 @@ GpuDecoder::GpuDecoder(std::unique_ptr<Device> device, ModelSpec spec, ModelOpti
   }
   const int bucket =
       std::min({options_.max_batch_sequences, options_.max_batch_tokens, options_.max_logit_rows});
-  step_ = std::make_unique<StepInputs>(shape_, std::move(windows), bucket);
+  step_ = std::make_unique<StepInputs>(shape_, spec_.num_layers, std::move(windows), bucket);
 }
 
 // What is still enqueued uses the memory that ends now.
@@ -182,12 +183,6 @@ std::byte* GpuDecoder::KPages(int layer) const {
   return pages_.As<std::byte>() + int64_t{layer} * 2 * num_blocks_ * page_bytes();
 }
 
-int64_t GpuDecoder::stats_bytes(const StepShape& shape) const {
-  if (!shape.stats) return 0;
-  return int64_t{spec_.num_layers} * shape.rows * spec_.num_heads *
-         static_cast<int64_t>(sizeof(kernels::RowStats));
-}
-
 int64_t GpuDecoder::mass_bytes(const StepShape& shape) const {
   return int64_t{spec_.num_layers} * shape.span_masses * static_cast<int64_t>(sizeof(uint64_t));
 }
@@ -203,14 +198,16 @@ absl::Status GpuDecoder::Reserve(const StepShape& shape) {
                                             : device_->Allocate("a step's arrays", grown));
     return absl::OkStatus();
   };
-  stats_at_ = Aligned(int64_t{shape.logit_rows} * spec_.vocab_size * kFloat);
-  masses_at_ = stats_at_ + Aligned(stats_bytes(shape));
+  const int64_t sum_bytes = shape.sums * static_cast<int64_t>(sizeof(kernels::RowSums));
+  sums_at_ = Aligned(int64_t{shape.logit_rows} * spec_.vocab_size * kFloat);
+  masses_at_ = sums_at_ + Aligned(sum_bytes);
   hidden_at_ = masses_at_ + Aligned(mass_bytes(shape));
   const int64_t output_bytes = hidden_at_ + int64_t{shape.hidden_rows} * spec_.hidden_size * kHalf;
   ACUITY_RETURN_IF_ERROR(grow(&inputs_, step_->offsets().end, false));
   ACUITY_RETURN_IF_ERROR(grow(&pinned_inputs_, step_->offsets().end, true));
   ACUITY_RETURN_IF_ERROR(grow(&pinned_outputs_, output_bytes, true));
   ACUITY_RETURN_IF_ERROR(grow(&masses_, mass_bytes(shape), false));
+  ACUITY_RETURN_IF_ERROR(grow(&sums_, sum_bytes, false));
   return grow(&workspace_, shape.workspace_floats * kFloat, false);
 }
 
@@ -286,8 +283,11 @@ absl::Status GpuDecoder::Enqueue(const StepShape& shape) {
     // Each layer leaves what it adds last in branch_.
     AddAndNormalise(rows, layer > 0, weights.attention_norm);
     Attend(layer, shape);
-    // After the last attention a row matters only for its own output.
-    if (layer == spec_.num_layers - 1 && !shape.keeps_all) rows = KeepRows(shape);
+    if (layer == spec_.num_layers - 1) {
+      if (shape.measured > 0) SumRows(shape);
+      // After the last attention a row matters only for its own output.
+      if (!shape.keeps_all) rows = KeepRows(shape);
+    }
     if (rows.count == 0) return enqueued_;
     if (spec_.parallel_residual) AddAndNormalise(rows, false, weights.ffn_norm);
     Branch(rows.attention, rows, weights.attention_out, weights.post_attention_norm);
@@ -392,6 +392,19 @@ void GpuDecoder::Attend(int layer, const StepShape& shape) {
   round.rows = shape.rows;
   round.dim = static_cast<int>(query_width());
   Check(AddNorm(round, device_->stream()));
+}
+
+void GpuDecoder::SumRows(const StepShape& shape) {
+  kernels::SumRowsParams params;
+  params.stats = stats_.As<kernels::RowStats>();
+  params.rows = shape.rows;
+  params.num_layers = spec_.num_layers;
+  params.num_heads = spec_.num_heads;
+  params.windows = weights_.windows;
+  params.measured = Input<kernels::MeasuredRows>(step_->offsets().measured);
+  params.count = shape.measured;
+  params.sums = sums_.As<kernels::RowSums>();
+  Check(kernels::cuda::SumRows(params, device_->stream()));
 }
 
 GpuDecoder::Rows GpuDecoder::KeepRows(const StepShape& shape) {
@@ -548,7 +561,8 @@ absl::Status GpuDecoder::ReadBack(const Batch& batch, const StepShape& shape) {
   // Not the padding's.
   const int64_t logits = static_cast<int64_t>(batch.logit_rows.size()) * spec_.vocab_size;
   ACUITY_RETURN_IF_ERROR(copy(0, logits_.As<void>(), logits * kFloat));
-  ACUITY_RETURN_IF_ERROR(copy(stats_at_, stats_.As<void>(), stats_bytes(shape)));
+  ACUITY_RETURN_IF_ERROR(copy(sums_at_, sums_.As<void>(),
+                              shape.sums * static_cast<int64_t>(sizeof(kernels::RowSums))));
   ACUITY_RETURN_IF_ERROR(copy(masses_at_, masses_.As<void>(), mass_bytes(shape)));
   const int64_t row_bytes = spec_.hidden_size * kHalf;
   return copy(hidden_at_, normed_.As<std::byte>() + shape.logit_rows * row_bytes,
@@ -559,15 +573,8 @@ void GpuDecoder::Deliver(const Batch& batch, const StepShape& shape, StepOutput*
   auto* from = pinned_outputs_.As<std::byte>();
   output->logits = {reinterpret_cast<const float*>(from),
                     batch.logit_rows.size() * static_cast<size_t>(spec_.vocab_size)};
-  if (shape.stats) {
-    auto* stats = reinterpret_cast<kernels::RowStats*>(from + stats_at_);
-    const int64_t padded = int64_t{shape.rows} * spec_.num_heads;
-    const int64_t real = int64_t{batch.num_rows()} * spec_.num_heads;
-    for (int64_t layer = 1; layer < spec_.num_layers && real != padded; ++layer) {
-      std::copy_n(stats + layer * padded, real, stats + layer * real);
-    }
-    output->stats = {stats, static_cast<size_t>(spec_.num_layers * real)};
-  }
+  output->sums = {reinterpret_cast<const kernels::RowSums*>(from + sums_at_),
+                  static_cast<size_t>(shape.sums)};
   if (shape.spans > 0) {
     const auto* masses = reinterpret_cast<const uint64_t*>(from + masses_at_);
     span_mass_.resize(static_cast<size_t>(spec_.num_layers * shape.span_masses));

@@ -72,6 +72,7 @@ class GpuDecoder final : public ModelRunner {
   void Attend(int layer, const StepShape& shape);
   Rows KeepRows(const StepShape& shape);
   void FeedForward(const GpuLayer& weights, const Rows& rows);
+  void SumRows(const StepShape& shape);
   void ComputeLogits(const StepShape& shape);
   // residual += what branch_ holds, if `add`; normed_ = the norm of it, or it itself, rounded.
   void AddAndNormalise(const Rows& rows, bool add, const GpuNorm& norm);
@@ -106,8 +107,7 @@ class GpuDecoder final : public ModelRunner {
   int64_t page_bytes() const { return bytes_per_block_ / (2 * spec_.num_layers); }
   std::byte* KPages(int layer) const;
   std::byte* VPages(int layer) const { return KPages(layer) + num_blocks_ * page_bytes(); }
-  // Of the shape's statistics and span masses.
-  int64_t stats_bytes(const StepShape& shape) const;
+  // Of the shape's span masses.
   int64_t mass_bytes(const StepShape& shape) const;
   // An input of the step, on the device.
   template <typename T>
@@ -145,10 +145,10 @@ class GpuDecoder final : public ModelRunner {
   DeviceMemory gathered_, routed_;  // [slots, hidden]
   DeviceMemory pinned_slot_begin_;
   // Grow.
-  DeviceMemory inputs_, workspace_, masses_;
+  DeviceMemory inputs_, workspace_, masses_, sums_;
   DeviceMemory pinned_inputs_, pinned_outputs_;
-  int64_t stats_at_ = 0, masses_at_ = 0, hidden_at_ = 0;  // in pinned_outputs_, behind the logits
-  std::vector<float> hidden_states_, span_mass_;          // as StepOutput has them
+  int64_t sums_at_ = 0, masses_at_ = 0, hidden_at_ = 0;  // in pinned_outputs_, behind the logits
+  std::vector<float> hidden_states_, span_mass_;         // as StepOutput has them
 
   absl::Status enqueued_;
   std::map<Bucket, std::unique_ptr<Device::Graph>> graphs_;  // null: the bucket has run once

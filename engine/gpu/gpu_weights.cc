@@ -32,6 +32,12 @@ class Uploader {
     if (values == nullptr) return;
     Add({nullptr, values, 1, size, sizeof(float)}, reinterpret_cast<const void**>(view));
   }
+  void AddIntegers(const std::vector<int32_t>& values, const int32_t** view) {
+    static_assert(sizeof(int32_t) == sizeof(float));  // copied as they are
+    Add({nullptr, reinterpret_cast<const float*>(values.data()), 1,
+         static_cast<int64_t>(values.size()), sizeof(float)},
+        reinterpret_cast<const void**>(view));
+  }
   void AddRoundedVector(const float* values, int64_t size, const void** view) {
     if (values != nullptr) Add({nullptr, values, 1, size, 2}, view);
   }
@@ -121,11 +127,13 @@ class ModelUploader {
       frequencies_.push_back(InverseFrequencies(rope));
       beyond_.push_back(FrequenciesBeyond(rope));
     }
+    for (const LayerSpec& layer : spec.layers) windows_.push_back(layer.window);
   }
 
   void AddModel(const Weights& from, GpuWeights* to) {
     uploader_->AddMatrix(from.embedding, &to->embedding);
     if (spec_.learned_positions) uploader_->AddMatrix(from.positions, &to->positions);
+    uploader_->AddIntegers(windows_, &to->windows);
     to->layers.resize(from.layers.size());
     for (size_t i = 0; i < from.layers.size(); ++i) {
       AddLayer(from.layers[i], &to->layers[i]);
@@ -187,6 +195,7 @@ class ModelUploader {
   const ModelSpec& spec_;
   Uploader* const uploader_;
   std::vector<std::vector<float>> frequencies_, beyond_;  // of each rope
+  std::vector<int32_t> windows_;                          // [num_layers]
 };
 
 }  // namespace

@@ -42,18 +42,19 @@ struct GpuLayer {
 };
 
 struct GpuWeights {
-  const void* embedding = nullptr;  // [vocab, hidden]
-  const void* positions = nullptr;  // [max_context, hidden] if positions are learned
+  const void* embedding = nullptr;   // [vocab, hidden]
+  const void* positions = nullptr;   // [max_context, hidden] if positions are learned
+  const int32_t* windows = nullptr;  // [num_layers]
   std::vector<GpuLayer> layers;
   GpuNorm output_norm;
   GpuLinear output;  // the embedding itself when tied
   DeviceMemory storage;
 };
 
-// Copies what LoadWeights packed, and the spec's rotary frequencies and policies. The packed
-// bfloat16 matrices are unpacked (with `parallel`) into two blocks of pinned memory in turn, one of
-// which the device copies while the other is filled. ResourceExhausted if the device has too little
-// memory, or the device's failure.
+// Copies what LoadWeights packed, and the spec's rotary frequencies, windows and policies. The
+// packed bfloat16 matrices are unpacked (with `parallel`) into two blocks of pinned memory in turn,
+// one of which the device copies while the other is filled. ResourceExhausted if the device has too
+// little memory, or the device's failure.
 absl::StatusOr<GpuWeights> UploadWeights(const Weights& weights, const ModelSpec& spec,
                                          const kernels::ParallelFor& parallel, Device* device);
 

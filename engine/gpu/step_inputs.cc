@@ -33,8 +33,10 @@ void Fill(std::byte* to, int64_t offset, const std::vector<T>& values, int64_t s
 
 }  // namespace
 
-StepInputs::StepInputs(kernels::AttentionShape attention, std::vector<int> windows, int max_bucket)
+StepInputs::StepInputs(kernels::AttentionShape attention, int num_layers, std::vector<int> windows,
+                       int max_bucket)
     : attention_(attention),
+      num_layers_(num_layers),
       windows_(std::move(windows)),
       max_bucket_(max_bucket),
       plans_(windows_.size()) {}
@@ -47,7 +49,9 @@ void StepInputs::Plan(const Batch& batch, std::span<const int32_t> zeroed_blocks
   shape_.seqs = batch.num_seqs();
   shape_.block_table_stride = batch.block_table_stride;
   shape_.bucket_keys = 0;
-  shape_.stats = batch.stats;
+  shape_.stats = batch.needs_stats();
+  shape_.measured = static_cast<int>(batch.measured.size());
+  shape_.sums = kernels::SumsOf(batch.measured, num_layers_, attention_.num_heads);
   shape_.logit_rows = static_cast<int>(batch.logit_rows.size());
   shape_.hidden_rows = static_cast<int>(batch.hidden_rows.size());
   shape_.keeps_all = std::max(shape_.logit_rows, shape_.hidden_rows) == shape_.rows;
@@ -74,6 +78,7 @@ void StepInputs::SetBucket(const Batch& batch) {
   const unsigned seqs = std::bit_ceil(static_cast<unsigned>(batch.num_seqs()));
   shape_.bucket_keys = static_cast<int>(keys);
   shape_.seqs = shape_.rows = shape_.logit_rows = std::min(static_cast<int>(seqs), max_bucket_);
+  if (shape_.stats) shape_.measured = shape_.seqs;
   shape_.block_table_stride =
       (shape_.bucket_keys + attention_.block_size - 1) / attention_.block_size;
   for (kernels::cuda::PlanCapacity& plan : shape_.plans) {
@@ -98,6 +103,7 @@ void StepInputs::LayOut() {
   offsets_.block_tables = place(int64_t{shape_.seqs} * shape_.block_table_stride, sizeof(int32_t));
   const int kept = shape_.keeps_all ? 0 : shape_.logit_rows + shape_.hidden_rows;
   offsets_.kept_rows = place(kept, sizeof(int32_t));
+  offsets_.measured = place(shape_.measured, sizeof(kernels::MeasuredRows));
   offsets_.spans = place(shape_.spans, sizeof(WatchedSpan));
   offsets_.plans.clear();
   for (const kernels::cuda::PlanCapacity& plan : shape_.plans) {
@@ -127,6 +133,7 @@ void StepInputs::Write(const Batch& batch, std::span<const int32_t> zeroed_block
     kept = std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), kept);
     std::copy(batch.hidden_rows.begin(), batch.hidden_rows.end(), kept);
   }
+  Fill(to, offsets_.measured, batch.measured, shape_.measured, kernels::MeasuredRows{});
   std::copy(spans_.spans.begin(), spans_.spans.end(),
             reinterpret_cast<WatchedSpan*>(to + offsets_.spans));
   for (size_t i = 0; i < plans_.size(); ++i) {

@@ -20,9 +20,12 @@ struct StepShape {
   // Of a decode bucket, how many keys a sequence has at most; 0: the shape is exactly the batch's.
   int bucket_keys = 0;
   bool stats = false;
+  int measured = 0;        // with padding; 0: no sums
   bool keeps_all = false;  // the rows whose outputs are wanted are all, in order
   int logit_rows = 0, hidden_rows = 0;
+  // No launch of a bucket depends on these two.
   int zeroed_blocks = 0;
+  int64_t sums = 0;                                  // of the measured rows
   int spans = 0, longest_span = 0, span_masses = 0;  // of a layer
   std::vector<kernels::cuda::PlanCapacity> plans;    // one per distinct window
   int64_t workspace_floats = 0;
@@ -32,7 +35,7 @@ struct StepShape {
 struct InputOffsets {
   int64_t tokens = 0, positions = 0, slots = 0, qo_indptr = 0, kv_len = 0, block_tables = 0;
   int64_t kept_rows = 0;  // [logit rows, then hidden rows], unless the shape keeps all
-  int64_t zeroed_blocks = 0, spans = 0;
+  int64_t measured = 0, zeroed_blocks = 0, spans = 0;
   std::vector<int64_t> plans;
   int64_t end = 0;
 };
@@ -42,14 +45,15 @@ class StepInputs {
  public:
   // `windows`: the model's distinct ones. A batch in which every sequence decodes one token is
   // padded to a bucket: a power of two of sequences, at most `max_bucket`, and of keys.
-  StepInputs(kernels::AttentionShape attention, std::vector<int> windows, int max_bucket);
+  StepInputs(kernels::AttentionShape attention, int num_layers, std::vector<int> windows,
+             int max_bucket);
 
   // REQUIRES a batch in which BatchProblem finds nothing. Keeps pointers into neither.
   void Plan(const Batch& batch, std::span<const int32_t> zeroed_blocks);
   const StepShape& shape() const { return shape_; }
   const InputOffsets& offsets() const { return offsets_; }
   // Of the batch that was planned: writes offsets().end bytes to `to`, aligned to 16. Padding: rows
-  // without a token or a slot, sequences without rows or keys.
+  // without a token or a slot, sequences without rows or keys, nothing measured.
   void Write(const Batch& batch, std::span<const int32_t> zeroed_blocks, std::byte* to) const;
 
  private:
@@ -57,6 +61,7 @@ class StepInputs {
   void LayOut();
 
   const kernels::AttentionShape attention_;
+  const int num_layers_;
   const std::vector<int> windows_;
   const int max_bucket_;
   std::vector<kernels::cuda::AttentionPlan> plans_;

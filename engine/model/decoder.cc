@@ -105,6 +105,7 @@ void Decoder::PrepareLayers() {
     inv_frequency_beyond_.push_back(FrequenciesBeyond(rope));
   }
   for (const LayerSpec& layer : spec_.layers) {
+    windows_.push_back(layer.window);
     const auto same = std::find_if(plans_.begin(), plans_.end(), [&](const WindowPlan& plan) {
       return plan.window == layer.window;
     });
@@ -126,10 +127,7 @@ absl::Status Decoder::Step(const Batch& batch, StepOutput* output) {
   }
   output->logits = {logits_.As<const float>(), batch.logit_rows.size() * spec_.vocab_size};
   output->hidden = {residual_.As<const float>(), batch.hidden_rows.size() * spec_.hidden_size};
-  if (batch.stats) {
-    output->stats = {stats_.As<const kernels::RowStats>(),
-                     batch.tokens.size() * spec_.num_layers * spec_.num_heads};
-  }
+  if (!batch.measured.empty()) output->sums = sums_;
   if (!batch.watched.empty()) output->span_mass = span_mass_;
   return absl::OkStatus();
 }
@@ -144,6 +142,7 @@ absl::Status Decoder::Forward(const Batch& batch) {
     Attend(layer, batch);
     // After the last attention a row matters only for its own output.
     if (layer == spec_.num_layers - 1) {
+      if (!batch.measured.empty()) SumRows(batch);
       KeepRows(batch);
       rows = static_cast<int64_t>(kept_rows_.size());
     }
@@ -236,7 +235,9 @@ void Decoder::Attend(int layer, const Batch& batch) {
   params.v_pages = append.v_pages;
   params.out = attention_.As<float>();
   params.out_stride = query_width();
-  if (batch.stats) params.stats = stats_.As<kernels::RowStats>() + layer * rows * spec_.num_heads;
+  if (batch.needs_stats()) {
+    params.stats = stats_.As<kernels::RowStats>() + layer * rows * spec_.num_heads;
+  }
   params.policy = spec.policy.view();
   params.softmax_scale = spec_.softmax_scale;
   params.logit_softcap = spec_.attention_softcap;
@@ -256,6 +257,21 @@ void Decoder::MeasureSpans(int layer, const kernels::AttentionParams& params, co
     kernels::SpanMass(params, w, mass, parallel_);
     mass += spec_.num_heads * w.num_spans;
   }
+}
+
+void Decoder::SumRows(const Batch& batch) {
+  sums_.resize(
+      static_cast<size_t>(kernels::SumsOf(batch.measured, spec_.num_layers, spec_.num_heads)));
+  kernels::SumRowsParams params;
+  params.stats = stats_.As<kernels::RowStats>();
+  params.rows = batch.num_rows();
+  params.num_layers = spec_.num_layers;
+  params.num_heads = spec_.num_heads;
+  params.windows = windows_.data();
+  params.measured = batch.measured.data();
+  params.count = static_cast<int32_t>(batch.measured.size());
+  params.sums = sums_.data();
+  kernels::SumRows(params, parallel_);
 }
 
 void Decoder::NormaliseQk(const LayerWeights& weights, int64_t rows) {

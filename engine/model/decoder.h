@@ -45,6 +45,8 @@ class Decoder final : public ModelRunner {
   absl::Status PlanStep(const Batch& batch);
   void Attend(int layer, const Batch& batch);
   void MeasureSpans(int layer, const kernels::AttentionParams& params, const Batch& batch);
+  // The sums of the rows measured, of all layers' statistics.
+  void SumRows(const Batch& batch);
   void NormaliseQk(const LayerWeights& weights, int64_t rows);
   void AddAttentionOut(const LayerWeights& weights, int64_t rows);
   // What the feed-forward network reads: normed_, or the residual stream itself.
@@ -84,6 +86,7 @@ class Decoder final : public ModelRunner {
   std::vector<std::vector<float>> inv_frequency_beyond_;  // the same beyond its knee, or empty
   std::vector<WindowPlan> plans_;                         // one per distinct window
   std::vector<int> plan_of_layer_;                        // [num_layers]
+  std::vector<int32_t> windows_;                          // [num_layers]
 
   int num_blocks_ = 0;
   int64_t bytes_per_block_ = 0;
@@ -106,7 +109,8 @@ class Decoder final : public ModelRunner {
   Memory logits_;         // [logit rows, vocab]
   Memory stats_;          // [num_layers, rows, num_heads]
   Memory workspace_;      // of RunAttention; grows
-  std::vector<float> span_mass_;  // see StepOutput; grows
+  std::vector<float> span_mass_;        // see StepOutput; grows
+  std::vector<kernels::RowSums> sums_;  // likewise
 };
 
 }  // namespace acuity::engine

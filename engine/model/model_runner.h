@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "engine/loader/checkpoint.h"
 #include "kernels/attention_span.h"
+#include "kernels/row_sums.h"
 
 namespace acuity::engine {
 
@@ -48,19 +49,19 @@ struct Batch {
   int block_table_stride = 0;
   std::vector<int32_t> logit_rows;   // rows whose logits are wanted, ascending
   std::vector<int32_t> hidden_rows;  // others, whose final hidden states are wanted, ascending
-  bool stats = false;                // measure attention in this step
-  std::vector<kernels::WatchedRow> watched;  // rows whose spans are measured; needs stats
+  std::vector<kernels::MeasuredRows> measured;  // rows whose attention is summed, ascending
+  std::vector<kernels::WatchedRow> watched;     // rows whose spans are measured
 
   int num_rows() const { return static_cast<int>(tokens.size()); }
   int num_seqs() const { return static_cast<int>(kv_len.size()); }
+  bool needs_stats() const { return !measured.empty() || !watched.empty(); }
 };
 
 // Views into the runner's buffers, valid until the next Step.
 struct StepOutput {
   std::span<const float> logits;  // [logit_rows.size(), vocab_size]
   std::span<const float> hidden;  // [hidden_rows.size(), hidden_size], after the final norm
-  std::span<const kernels::RowStats>
-      stats;  // [num_layers, rows, num_heads], empty unless batch.stats
+  std::span<const kernels::RowSums> sums;  // of batch.measured, each at its `at`
   // [num_layers, of each watched row in turn: num_heads x num_spans]
   std::span<const float> span_mass;
 };

@@ -86,11 +86,41 @@ absl::Status CheckSpec(const ModelSpec& spec) {
   return absl::OkStatus();
 }
 
+// Null, or what is wrong with batch.measured.
+const char* MeasuredProblem(const Batch& batch, const ModelSpec& spec) {
+  int32_t end = 0;
+  int64_t at = 0;
+  for (const kernels::MeasuredRows& m : batch.measured) {
+    if (m.row_begin < end || m.row_end <= m.row_begin || m.row_end > batch.num_rows()) {
+      return "measured rows that are not ascending rows of the batch";
+    }
+    const int64_t last_n = int64_t{m.first_n} + m.num_rows() - 1;
+    if (m.first_n != batch.positions[m.row_begin] + 1 ||
+        last_n != batch.positions[m.row_end - 1] + 1 || m.first_n < 1 ||
+        last_n > kernels::kMostSummedKeys ||
+        kernels::ContextBucket(m.first_n) != kernels::ContextBucket(last_n)) {
+      return "measured rows that are not of one sequence and one context bucket";
+    }
+    if (m.at != at) return "measured rows whose sums do not follow those before";
+    end = m.row_end;
+    at += kernels::SumsOf(m, spec.num_layers, spec.num_heads);
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 absl::Status CheckModel(const ModelSpec& spec, const ModelOptions& options) {
-  const absl::Status status = CheckOptions(options);
-  return status.ok() ? CheckSpec(spec) : status;
+  absl::Status status = CheckOptions(options);
+  if (status.ok()) status = CheckSpec(spec);
+  if (!status.ok()) return status;
+  const int most = (1 << kernels::kMostTermsLog2) / spec.num_heads;
+  if (options.max_batch_tokens > most) {
+    return absl::InvalidArgumentError(absl::StrCat("max_batch_tokens is ", options.max_batch_tokens,
+                                                   "; at most ", most, " with ", spec.num_heads,
+                                                   " heads, or sums of their attention wrap"));
+  }
+  return absl::OkStatus();
 }
 
 const char* BatchProblem(const Batch& batch, const ModelSpec& spec, const ModelOptions& options,
@@ -147,14 +177,13 @@ const char* BatchProblem(const Batch& batch, const ModelSpec& spec, const ModelO
       return "a row in both logit_rows and hidden_rows";
     }
   }
-  if (!batch.watched.empty() && !batch.stats) return "watched rows without stats";
   for (const kernels::WatchedRow& w : batch.watched) {
     if (w.seq < 0 || w.seq >= batch.num_seqs() || w.row < 0 ||
         w.row >= batch.qo_indptr[w.seq + 1] - batch.qo_indptr[w.seq]) {
       return "a watched row that does not exist";
     }
   }
-  return nullptr;
+  return MeasuredProblem(batch, spec);
 }
 
 }  // namespace acuity::engine

@@ -1,17 +1,18 @@
 #include "engine/report/attention_report.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
+
+#include "engine/base/check.h"
 
 namespace acuity::engine {
 
-AttentionAccumulator::AttentionAccumulator(int num_layers, int num_heads)
+AttentionAccumulator::AttentionAccumulator(int num_layers, int num_heads, bool by_head)
     : num_layers_(num_layers),
       num_heads_(num_heads),
-      sums_(static_cast<size_t>(num_layers) * kBuckets * num_heads) {}
+      width_(by_head ? num_heads : 1),
+      sums_(static_cast<size_t>(num_layers) * kBuckets * width_) {}
 
-void AttentionAccumulator::Sums::Add(const Sums& other) {
+void AttentionAccumulator::Sums::Add(const auto& other) {
   rows += other.rows;
   entropy += other.entropy;
   normalized += other.normalized;
@@ -20,75 +21,50 @@ void AttentionAccumulator::Sums::Add(const Sums& other) {
   max_probability += other.max_probability;
 }
 
-const AttentionAccumulator::Sums& AttentionAccumulator::At(int layer, int bucket, int head) const {
-  return sums_[(static_cast<size_t>(layer) * kBuckets + bucket) * num_heads_ + head];
-}
-
-void AttentionAccumulator::Add(std::span<const kernels::RowStats> stats, int total_rows,
-                               int row_begin, int num_rows, int64_t first_n,
+void AttentionAccumulator::Add(const kernels::MeasuredRows& rows,
+                               std::span<const kernels::RowSums> sums,
                                std::span<const int> windows) {
-  const int64_t layer_stride = static_cast<int64_t>(total_rows) * num_heads_;
-  for (int row = 0; row < num_rows; ++row) {
-    const auto of_row = stats.subspan(static_cast<size_t>(row_begin + row) * num_heads_);
-    if (!IsFinite(of_row, layer_stride)) continue;
-    for (int layer = 0; layer < num_layers_; ++layer) {
-      const int window = windows.empty() ? 0 : windows[layer];
-      const int64_t n = window > 0 ? std::min<int64_t>(first_n + row, window) : first_n + row;
-      AddRow(layer, n, of_row.subspan(static_cast<size_t>(layer * layer_stride), num_heads_));
-    }
-    ++rows_;
-  }
-}
-
-bool AttentionAccumulator::IsFinite(std::span<const kernels::RowStats> of_row,
-                                    int64_t layer_stride) const {
+  const int heads = rows.by_head ? num_heads_ : 1;
+  ACUITY_CHECK(heads >= width_);
   for (int layer = 0; layer < num_layers_; ++layer) {
-    for (const kernels::RowStats& head :
-         of_row.subspan(static_cast<size_t>(layer * layer_stride), num_heads_)) {
-      if (!std::isfinite(head.entropy)) return false;
+    // All rows are in the bucket of the first: see MeasuredRows.
+    const int window = windows[layer];
+    const int n = window > 0 ? std::min(rows.first_n, window) : rows.first_n;
+    const int bucket = std::min(kernels::ContextBucket(n), kBuckets - 1);
+    for (int head = 0; head < heads; ++head) {
+      const kernels::RowSums& of_head = sums[static_cast<size_t>(layer) * heads + head];
+      sums_[Index(layer, bucket, width_ > 1 ? head : 0)].Add(of_head);
+      empty_ = empty_ && of_head.rows == 0;
     }
-  }
-  return true;
-}
-
-void AttentionAccumulator::AddRow(int layer, int64_t n,
-                                  std::span<const kernels::RowStats> of_head) {
-  const int bucket =
-      std::min(static_cast<int>(std::bit_width(static_cast<uint64_t>(n))) - 1, kBuckets - 1);
-  const double log_n = std::log(static_cast<double>(n));
-  Sums* sums = &sums_[(static_cast<size_t>(layer) * kBuckets + bucket) * num_heads_];
-  for (int head = 0; head < num_heads_; ++head) {
-    const double entropy = of_head[head].entropy;
-    const double effective = std::exp(entropy);
-    sums[head].Add({.rows = 1,
-                    .entropy = entropy,
-                    .normalized = n == 1 ? 1.0 : entropy / log_n,
-                    .effective = effective,
-                    .fraction = effective / static_cast<double>(n),
-                    .max_probability = of_head[head].max_probability});
   }
 }
 
 std::vector<AttentionBucket> AttentionAccumulator::Buckets(int layer_begin, int layer_end,
-                                                           int head_begin, int head_end) const {
+                                                           int head) const {
+  const int head_begin = head == kAllHeads ? 0 : head;
+  const int head_end = head == kAllHeads ? width_ : head + 1;
+  const int heads = head == kAllHeads ? num_heads_ : 1;
   std::vector<AttentionBucket> buckets;
   for (int bucket = 0; bucket < kBuckets; ++bucket) {
     Sums sums;
     int64_t rows = 0;
     for (int layer = layer_begin; layer < layer_end; ++layer) {
-      for (int head = head_begin; head < head_end; ++head) sums.Add(At(layer, bucket, head));
-      rows = std::max(rows, At(layer, bucket, head_begin).rows);
+      const Wide before = sums.rows;
+      for (int i = head_begin; i < head_end; ++i) sums.Add(sums_[Index(layer, bucket, i)]);
+      rows = std::max(rows, static_cast<int64_t>((sums.rows - before + heads - 1) / heads));
     }
     if (rows == 0) continue;
-    const double count = static_cast<double>(sums.rows);
+    const auto mean = [&](Wide sum, double unit) {
+      return static_cast<double>(sum) * unit / static_cast<double>(sums.rows);
+    };
     buckets.push_back({.n_min = int64_t{1} << bucket,
                        .n_max = (int64_t{2} << bucket) - 1,
                        .rows = rows,
-                       .entropy = sums.entropy / count,
-                       .normalized_entropy = sums.normalized / count,
-                       .effective_context = sums.effective / count,
-                       .effective_context_fraction = sums.fraction / count,
-                       .max_probability = sums.max_probability / count});
+                       .entropy = mean(sums.entropy, kernels::kRowSumUnit),
+                       .normalized_entropy = mean(sums.normalized, kernels::kRowSumUnit),
+                       .effective_context = mean(sums.effective, kernels::kEffectiveUnit),
+                       .effective_context_fraction = mean(sums.fraction, kernels::kRowSumUnit),
+                       .max_probability = mean(sums.max_probability, kernels::kRowSumUnit)});
   }
   return buckets;
 }
@@ -96,10 +72,11 @@ std::vector<AttentionBucket> AttentionAccumulator::Buckets(int layer_begin, int 
 AttentionReport AttentionAccumulator::Report(std::span<const std::string> policies,
                                              bool heads) const {
   AttentionReport report = Summary(policies, num_layers_);
-  if (!heads) return report;
+  if (!heads || report.empty()) return report;
+  ACUITY_CHECK(width_ == num_heads_);
   for (LayerReport& layer : report.layers) {
     for (int head = 0; head < num_heads_; ++head) {
-      layer.heads.push_back({head, Buckets(layer.layer, layer.layer + 1, head, head + 1)});
+      layer.heads.push_back({head, Buckets(layer.layer, layer.layer + 1, head)});
     }
   }
   return report;
@@ -108,7 +85,7 @@ AttentionReport AttentionAccumulator::Report(std::span<const std::string> polici
 AttentionReport AttentionAccumulator::Summary(std::span<const std::string> policies,
                                               int bands) const {
   AttentionReport report;
-  if (rows_ == 0) return report;
+  if (empty_) return report;
   bands = std::min(bands, num_layers_);
   for (int band = 0; band < bands; ++band) {
     const int begin = static_cast<int>(int64_t{band} * num_layers_ / bands);
@@ -118,7 +95,7 @@ AttentionReport AttentionAccumulator::Summary(std::span<const std::string> polic
     report.layers.push_back({.layer = begin,
                              .last_layer = end - 1,
                              .policy = mixed ? "mixed" : policies[begin],
-                             .buckets = Buckets(begin, end, 0, num_heads_),
+                             .buckets = Buckets(begin, end),
                              .heads = {}});
   }
   return report;

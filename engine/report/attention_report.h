@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention_stats.h"
+#include "kernels/row_sums.h"
 
 namespace acuity::engine {
 
@@ -15,7 +15,9 @@ namespace acuity::engine {
 // in [2^b, 2^(b+1) - 1], n the keys visible to the row.
 struct AttentionBucket {
   int64_t n_min = 0, n_max = 0;
-  int64_t rows = 0;                       // rows of tokens; of a band: of the layer with the most
+  // Rows of tokens; of a band: of the layer with the most. Where some heads left rows out: the mean
+  // of its heads, rounded up.
+  int64_t rows = 0;
   double entropy = 0;                     // nats
   double normalized_entropy = 0;          // H / ln n, 1 at n = 1
   double effective_context = 0;           // e^H
@@ -39,45 +41,45 @@ struct AttentionReport {
   bool empty() const { return layers.empty(); }
 };
 
-// Accumulates one request's rows in double precision, in row order: deterministic, and the same
-// however the rows were cut into steps. A row whose entropy is NaN in some layer and head is left
-// out of all of them: it tells nothing of attention. Not thread-safe.
+// Accumulates one request's rows, of all heads together or of each. Exact until a mean is divided
+// out: the same bits however the rows were cut into steps and in whatever order they came. A row
+// counts in a layer and head only if its entropy there is a number. Not thread-safe.
 class AttentionAccumulator {
  public:
-  AttentionAccumulator(int num_layers, int num_heads);
+  AttentionAccumulator(int num_layers, int num_heads, bool by_head);
 
-  // Adds `num_rows` rows of one step. stats: [num_layers, total_rows, num_heads] of the step; the
-  // rows are [row_begin, row_begin + num_rows), the first of which sees `first_n` >= 1 keys, the
-  // next one more, ...; windows[layer] > 0 caps n for that layer (no windows: none is capped).
-  void Add(std::span<const kernels::RowStats> stats, int total_rows, int row_begin, int num_rows,
-           int64_t first_n, std::span<const int> windows);
-  // `policies`: [num_layers] names. Buckets per head only with `heads`. Empty before the first row.
+  // Adds measured rows of a step, whose own sums begin at `sums`; by head if this accumulator is.
+  // windows: as the sums were made with, [num_layers], > 0 caps n.
+  void Add(const kernels::MeasuredRows& rows, std::span<const kernels::RowSums> sums,
+           std::span<const int> windows);
+  // `policies`: [num_layers] names. Buckets per head only with `heads`, which only an
+  // accumulator by head has. Empty before the first row.
   AttentionReport Report(std::span<const std::string> policies, bool heads) const;
   // Layers averaged into `bands` >= 1 nearly equal parts (front, middle, back ...; one for each
   // layer if there are fewer layers), each as one LayerReport: what SUMMARY returns and the metrics
   // observe.
   AttentionReport Summary(std::span<const std::string> policies, int bands) const;
-  int64_t rows() const { return rows_; }  // not those that were left out
+  bool empty() const { return empty_; }
 
  private:
-  static constexpr int kBuckets = 21;  // up to 2^21 - 1 keys; longer contexts count in the last
+  static constexpr int kBuckets = 21;   // up to 2^21 - 1 keys; longer contexts count in the last
+  __extension__ using Wide = __int128;  // any number of kernels::RowSums adds up in it
   struct Sums {
-    int64_t rows = 0;
-    double entropy = 0, normalized = 0, effective = 0, fraction = 0, max_probability = 0;
+    Wide rows = 0, entropy = 0, normalized = 0, effective = 0, fraction = 0, max_probability = 0;
 
-    void Add(const Sums& other);
+    void Add(const auto& other);
   };
-  // `of_row`: from the row's first layer on, its other layers `layer_stride` further each.
-  bool IsFinite(std::span<const kernels::RowStats> of_row, int64_t layer_stride) const;
-  void AddRow(int layer, int64_t n, std::span<const kernels::RowStats> of_head);
-  // The buckets with rows, over [layer_begin, layer_end) x [head_begin, head_end).
-  std::vector<AttentionBucket> Buckets(int layer_begin, int layer_end, int head_begin,
-                                       int head_end) const;
-  const Sums& At(int layer, int bucket, int head) const;
+  // The buckets with rows, over [layer_begin, layer_end) and all heads, or one.
+  std::vector<AttentionBucket> Buckets(int layer_begin, int layer_end, int head = kAllHeads) const;
+  size_t Index(int layer, int bucket, int head) const {
+    return (static_cast<size_t>(layer) * kBuckets + bucket) * width_ + head;
+  }
 
+  static constexpr int kAllHeads = -1;
   int num_layers_, num_heads_;
-  int64_t rows_ = 0;
-  std::vector<Sums> sums_;  // [num_layers, kBuckets, num_heads]
+  int width_;  // num_heads, or 1: all of them
+  bool empty_ = true;
+  std::vector<Sums> sums_;  // [num_layers, kBuckets, width]
 };
 
 }  // namespace acuity::engine

@@ -1,7 +1,6 @@
 #include "engine/report/span_report.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace acuity::engine {
 
@@ -12,30 +11,19 @@ SpanAccumulator::SpanAccumulator(int num_layers, int num_heads, int num_spans)
       sums_(static_cast<size_t>(num_layers) * num_heads,
             {0, 0, 0, std::vector<double>(static_cast<size_t>(num_spans))}) {}
 
-void SpanAccumulator::Add(std::span<const kernels::RowStats> stats, int total_rows, int row,
-                          std::span<const float> masses, int64_t layer_stride, int64_t n,
-                          std::span<const int> windows) {
-  const auto stats_of = [&](int layer, int head) -> const kernels::RowStats& {
-    return stats[(static_cast<size_t>(layer) * total_rows + row) * num_heads_ + head];
-  };
-  for (int layer = 0; layer < num_layers_; ++layer) {
-    for (int head = 0; head < num_heads_; ++head) {
-      if (!std::isfinite(stats_of(layer, head).entropy)) return;
-    }
-  }
-  for (int layer = 0; layer < num_layers_; ++layer) {
-    const int window = windows.empty() ? 0 : windows[layer];
-    const int64_t visible = window > 0 ? std::min<int64_t>(n, window) : n;
-    const double log_n = std::log(static_cast<double>(visible));
-    for (int head = 0; head < num_heads_; ++head) {
-      const kernels::RowStats& of_head = stats_of(layer, head);
-      HeadSpans& sum = sums_[static_cast<size_t>(layer) * num_heads_ + head];
-      sum.normalized_entropy += visible == 1 ? 1.0 : of_head.entropy / log_n;
-      sum.effective_context += std::exp(static_cast<double>(of_head.entropy));
-      sum.max_probability += of_head.max_probability;
-      for (int s = 0; s < num_spans_; ++s) {
-        sum.mass[s] += masses[layer * layer_stride + head * num_spans_ + s];
-      }
+void SpanAccumulator::Add(std::span<const kernels::RowSums> sums, std::span<const float> masses,
+                          int64_t layer_stride) {
+  sums = sums.first(sums_.size());
+  if (std::any_of(sums.begin(), sums.end(), [](const auto& s) { return s.rows == 0; })) return;
+  for (size_t i = 0; i < sums_.size(); ++i) {
+    HeadSpans& sum = sums_[i];
+    sum.normalized_entropy += static_cast<double>(sums[i].normalized) * kernels::kRowSumUnit;
+    sum.effective_context += static_cast<double>(sums[i].effective) * kernels::kEffectiveUnit;
+    sum.max_probability += static_cast<double>(sums[i].max_probability) * kernels::kRowSumUnit;
+    const auto layer = static_cast<int64_t>(i) / num_heads_;
+    const auto head = static_cast<int64_t>(i) % num_heads_;
+    for (int s = 0; s < num_spans_; ++s) {
+      sum.mass[s] += masses[layer * layer_stride + head * num_spans_ + s];
     }
   }
   ++rows_;

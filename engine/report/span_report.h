@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/attention_stats.h"
+#include "kernels/row_sums.h"
 
 namespace acuity::engine {
 
@@ -28,12 +28,10 @@ class SpanAccumulator {
  public:
   SpanAccumulator(int num_layers, int num_heads, int num_spans);
 
-  // Adds row `row` of a step. stats: [num_layers, total_rows, num_heads]; masses: of layer l, head
-  // h and span s at [l * layer_stride + h * num_spans + s]. The row sees n >= 1 keys;
-  // windows[layer] > 0 caps n for that layer (no windows: none is capped).
-  void Add(std::span<const kernels::RowStats> stats, int total_rows, int row,
-           std::span<const float> masses, int64_t layer_stride, int64_t n,
-           std::span<const int> windows);
+  // Adds a watched row. sums: its own, [num_layers, num_heads]; masses: of layer l, head h and span
+  // s at [l * layer_stride + h * num_spans + s].
+  void Add(std::span<const kernels::RowSums> sums, std::span<const float> masses,
+           int64_t layer_stride);
   SpanReport Report() const;
 
  private:

@@ -16,6 +16,12 @@ ACUITY_DEVICE double ExchangeXor(double value, int mask) {
   const uint32_t high = prim::ShuffleXor(static_cast<uint32_t>(bits >> 32), mask);
   return std::bit_cast<double>(uint64_t{high} << 32 | low);
 }
+ACUITY_DEVICE int64_t ExchangeXor(int64_t value, int mask) {
+  const auto bits = static_cast<uint64_t>(value);
+  const uint32_t low = prim::ShuffleXor(static_cast<uint32_t>(bits), mask);
+  const uint32_t high = prim::ShuffleXor(static_cast<uint32_t>(bits >> 32), mask);
+  return static_cast<int64_t>(uint64_t{high} << 32 | low);
+}
 ACUITY_DEVICE int Exchange(int value, int from_lane) { return prim::Shuffle(value, from_lane); }
 ACUITY_DEVICE double Exchange(double value, int from_lane) {
   const uint64_t bits = std::bit_cast<uint64_t>(value);

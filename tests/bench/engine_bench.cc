@@ -160,7 +160,7 @@ class Bench {
   }
 
   void Step(bool stats) {
-    batch_.stats = stats;
+    if (stats) MeasureSequences(runner_->spec(), /*by_head=*/false, &batch_);
     StepOutput output;
     const absl::Status status = runner_->Step(batch_, &output);
     if (!status.ok()) Fail(status.ToString());

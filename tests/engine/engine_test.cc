@@ -132,7 +132,9 @@ TEST_F(EngineTest, ANaNFailsItsRequestAloneAndLeavesNothing) {
         int64_t rows = 0;
         for (const AttentionBucket& bucket : layer.buckets) {
           EXPECT_TRUE(std::isfinite(bucket.entropy));
-          if (bucket.n_max > 1) EXPECT_GT(bucket.entropy, 0) << "a NaN looks like sharp attention";
+          if (bucket.n_max > 1) {
+            EXPECT_GT(bucket.entropy, 0) << "a NaN looks like sharp attention";
+          }
           rows += bucket.rows;
         }
         EXPECT_LE(rows, 50) << "a row was counted that sees the NaN";
@@ -245,6 +247,75 @@ TEST_F(EngineTest, TheSameOutputAloneInCompanyAndPreempted) {
   }
   EXPECT_GT(preemptions, 0);
   ExpectIdle();
+}
+
+void ExpectSame(const AttentionReport& a, const AttentionReport& b) {
+  ASSERT_EQ(a.layers.size(), b.layers.size());
+  for (size_t layer = 0; layer < a.layers.size(); ++layer) {
+    ASSERT_EQ(a.layers[layer].heads.size(), b.layers[layer].heads.size());
+    for (size_t head = 0; head < a.layers[layer].heads.size(); ++head) {
+      const auto &x = a.layers[layer].heads[head].buckets, &y = b.layers[layer].heads[head].buckets;
+      ASSERT_EQ(x.size(), y.size());
+      for (size_t i = 0; i < x.size(); ++i) {
+        EXPECT_EQ(x[i].rows, y[i].rows);
+        EXPECT_EQ(x[i].entropy, y[i].entropy);
+        EXPECT_EQ(x[i].normalized_entropy, y[i].normalized_entropy);
+        EXPECT_EQ(x[i].effective_context, y[i].effective_context);
+        EXPECT_EQ(x[i].effective_context_fraction, y[i].effective_context_fraction);
+        EXPECT_EQ(x[i].max_probability, y[i].max_probability);
+      }
+    }
+  }
+}
+
+void ExpectSame(const SpanReport& a, const SpanReport& b) {
+  EXPECT_EQ(a.rows, b.rows);
+  ASSERT_EQ(a.layers.size(), b.layers.size());
+  for (size_t layer = 0; layer < a.layers.size(); ++layer) {
+    for (size_t head = 0; head < a.layers[layer].size(); ++head) {
+      EXPECT_EQ(a.layers[layer][head].effective_context, b.layers[layer][head].effective_context);
+      EXPECT_EQ(a.layers[layer][head].mass, b.layers[layer][head].mass);
+    }
+  }
+}
+
+int64_t Rows(const AttentionReport& report) {
+  int64_t rows = 0;
+  for (const AttentionBucket& bucket : report.layers[0].buckets) rows += bucket.rows;
+  return rows;
+}
+
+// Some watch parts of their prompt: each row is measured once, whatever is computed again.
+TEST_F(EngineTest, TheSameAttentionAloneInCompanyAndPreempted) {
+  const auto request = [&](int i) {
+    Request request = Greedy(Prompt(30 + i * 5, static_cast<uint32_t>(i)), 100);
+    request.attention = AttentionDetail::kHeads;
+    if (i % 3 == 0) request.watch = {{0, 9}, {4, 30}};
+    return request;
+  };
+  Start();
+  std::vector<RequestResult> alone;
+  for (int i = 0; i < 12; ++i) alone.push_back(Run(request(i))->Wait());
+  EngineOptions tight = Options();
+  tight.kv_memory_bytes = 24 * kBlockBytes;
+  tight.max_batch_tokens = 24;
+  Start(tight);
+  std::vector<std::shared_ptr<Recorder>> sinks;
+  for (int i = 0; i < 12; ++i) sinks.push_back(Run(request(i)));
+  int preemptions = 0;
+  for (int i = 0; i < 12; ++i) {
+    const RequestResult result = sinks[i]->Wait();
+    EXPECT_EQ(Rows(result.prompt_attention), 30 + i * 5);
+    EXPECT_EQ(Rows(result.generated_attention), 99);  // the last token is not computed
+    EXPECT_EQ(result.prompt_spans.rows, i % 3 == 0 ? 1 : 0);
+    EXPECT_EQ(result.generated_spans.rows, i % 3 == 0 ? 99 : 0);
+    ExpectSame(result.prompt_attention, alone[i].prompt_attention);
+    ExpectSame(result.generated_attention, alone[i].generated_attention);
+    ExpectSame(result.prompt_spans, alone[i].prompt_spans);
+    ExpectSame(result.generated_spans, alone[i].generated_spans);
+    preemptions += result.preemptions;
+  }
+  EXPECT_GT(preemptions, 0);
 }
 
 TEST_F(EngineTest, AThousandCancellationsLeaveNoBlock) {

@@ -98,23 +98,25 @@ Pass RunText(ModelRunner& runner, const std::vector<int32_t>& tokens, bool stats
     windows.push_back(layer.window);
     policies.push_back(layer.policy.name);
   }
-  AttentionAccumulator accumulator(spec.num_layers, spec.num_heads);
+  AttentionAccumulator accumulator(spec.num_layers, spec.num_heads, /*by_head=*/true);
   Pass pass;
   Batch batch;
-  batch.stats = stats;
   const int total = static_cast<int>(tokens.size());
   for (int begin = 0; begin < total; begin += kChunk) {
     const int count = std::min(kChunk, total - begin);
     ClearBatch(kStride, &batch);
     AddSequence(std::span(tokens).subspan(begin, count), begin, blocks, kBlockSize, LogitRows::kAll,
                 &batch);
+    if (stats) MeasureSequences(spec, /*by_head=*/true, &batch);
     StepOutput output;
     const absl::Status status = runner.Step(batch, &output);
     EXPECT_TRUE(status.ok()) << status;
     const int with_next = std::min(count, total - 1 - begin);
     AppendLogprobs(output.logits, std::span(tokens).subspan(begin + 1, with_next), spec.vocab_size,
                    &pass.logprobs);
-    if (stats) accumulator.Add(output.stats, count, 0, count, begin + 1, windows);
+    for (const kernels::MeasuredRows& rows : batch.measured) {
+      accumulator.Add(rows, output.sums.subspan(rows.at), windows);
+    }
     if (begin + count == total) {
       const auto row = output.logits.last(spec.vocab_size);
       pass.last.assign(row.begin(), row.end());

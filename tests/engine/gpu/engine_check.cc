@@ -42,14 +42,14 @@ const char* const kText =
 
 struct Output {
   std::vector<float> logits;
-  std::vector<kernels::RowStats> stats;
+  std::vector<kernels::RowSums> sums;  // [rows measured, num_layers, num_heads]
 };
 
 Output Step(ModelRunner& runner, const Batch& batch) {
   StepOutput output;
   const absl::Status status = runner.Step(batch, &output);
   if (!status.ok()) Fail(runner.device() + ": " + status.ToString());
-  return {{output.logits.begin(), output.logits.end()}, {output.stats.begin(), output.stats.end()}};
+  return {{output.logits.begin(), output.logits.end()}, {output.sums.begin(), output.sums.end()}};
 }
 
 struct Differences {
@@ -62,8 +62,9 @@ struct Differences {
       squares += difference * difference;
       size += double{cpu.logits[i]} * cpu.logits[i];
     }
-    for (size_t i = 0; i < cpu.stats.size(); ++i, ++entropies) {
-      entropy += std::abs(double{gpu.stats[i].entropy} - cpu.stats[i].entropy);
+    for (size_t i = 0; i < cpu.sums.size(); ++i, ++entropies) {
+      entropy += static_cast<double>(std::abs(gpu.sums[i].entropy - cpu.sums[i].entropy)) *
+                 kernels::kRowSumUnit;
     }
     for (size_t row = 0; row < cpu.logits.size(); row += vocab, ++rows) {
       const auto best = [&](const std::vector<float>& logits) {
@@ -145,9 +146,9 @@ int Check(const Arguments& arguments) {
   for (const int begin : {0, half}) {
     const auto count = static_cast<size_t>(begin == 0 ? half : arguments.tokens - half);
     ClearBatch(stride, &batch);
-    batch.stats = true;
     AddSequence(std::span(tokens).subspan(static_cast<size_t>(begin), count), begin, blocks[0],
                 kBlockSize, LogitRows::kLast, &batch);
+    MeasureEachRow(model->spec, &batch);
     prefill.Add(Step(*gpu, batch), Step(*cpu, batch), vocab);
   }
   // The second sequence is the prompt's first half, in one chunk.
@@ -159,12 +160,12 @@ int Check(const Arguments& arguments) {
   std::vector<int32_t> next = {tokens.back(), tokens[static_cast<size_t>(half)]};
   for (int step = 0; step < arguments.steps; ++step) {
     ClearBatch(stride, &batch);
-    batch.stats = step % 4 == 0;
     for (int i = 0; i < 2; ++i) {
       AddSequence(std::span(next).subspan(static_cast<size_t>(i), 1),
                   (i == 0 ? arguments.tokens : half) + step, blocks[i], kBlockSize,
                   LogitRows::kLast, &batch);
     }
+    if (step % 4 == 0) MeasureEachRow(model->spec, &batch);
     last = Step(*cpu, batch);
     decode.Add(Step(*gpu, batch), last, vocab);
     for (size_t i = 0; i < 2; ++i) {

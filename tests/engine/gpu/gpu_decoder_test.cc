@@ -66,12 +66,12 @@ TEST(GpuDecoderTest, NeighboursAndStatisticsDoNotChangeABit) {
   const Result alone = Execute(*gpu.runner, PromptBatch(1, 9));
   Batch batch = PromptBatch(0, 11);
   AddSequence(Tokens(9, 1), 0, BlocksOf(1), kBlockSize, LogitRows::kAll, &batch);
-  batch.stats = true;
+  MeasureSequences(SmallLlama(), true, &batch);
   const Result together = Execute(*gpu.runner, batch);
   EXPECT_TRUE(
       std::equal(alone.logits.begin(), alone.logits.end(), together.logits.begin() + 11 * kVocab));
-  EXPECT_THAT(alone.stats, IsEmpty());
-  EXPECT_EQ(together.stats.size(), 3u * 20 * 4);
+  EXPECT_THAT(alone.sums, IsEmpty());
+  EXPECT_EQ(together.sums.size(), 3u * (4 + 4) * 4);  // n of 1, 2, 4 and 8 on: of each prompt
 }
 
 // One step after the other, of three sequences and then two, in buckets of four and two.
@@ -85,7 +85,9 @@ std::vector<Result> Decode(ModelRunner& runner, int steps) {
       first = {23 + step, 5 + step};
     }
     Batch batch = DecodeBatch(sequences, first, step);
-    batch.stats = step % 2 == 0;
+    // Not of all sequences, and not all heads together.
+    if (step % 2 == 0) MeasureSequences(SmallLlama(), step % 4 == 0, &batch);
+    if (step % 8 == 0) batch.measured.pop_back();
     results.push_back(Execute(runner, batch));
     if (step % 3 == 2) {  // sequence 1 catches up, or its cache would have a hole
       results.push_back(Execute(runner, DecodeBatch({1}, {14 + step}, step)));
@@ -105,11 +107,7 @@ TEST(GpuDecoderTest, ReplayedGraphsGiveTheSameBits) {
   for (size_t i = 0; i < eager.size(); ++i) {
     ASSERT_TRUE(replayed[i].status.ok() && eager[i].status.ok());
     EXPECT_TRUE(replayed[i].logits == eager[i].logits) << "step " << i;
-    ASSERT_EQ(replayed[i].stats.size(), eager[i].stats.size());
-    for (size_t j = 0; j < eager[i].stats.size(); ++j) {
-      EXPECT_EQ(replayed[i].stats[j].entropy, eager[i].stats[j].entropy);
-      EXPECT_EQ(replayed[i].stats[j].log_sum_exp, eager[i].stats[j].log_sum_exp);
-    }
+    EXPECT_TRUE(replayed[i].sums == eager[i].sums) << "step " << i;
   }
   // Buckets of 4, 2 and 1, the first two with statistics and without; a first step each.
   EXPECT_EQ(with.control->captures, 5);
@@ -118,6 +116,38 @@ TEST(GpuDecoderTest, ReplayedGraphsGiveTheSameBits) {
   EXPECT_TRUE(with.decoder().graph_status().ok());
   EXPECT_EQ(without.decoder().replayed_steps(), 0);
   EXPECT_EQ(without.decoder().graph_status().message(), "no capture today");
+}
+
+// Sums of sequences are those of their rows, whoever else is measured and by whatever launch.
+TEST(GpuDecoderTest, SumsAreOfTheRowsThatWereAskedFor) {
+  ModelSpec spec = SmallLlama();
+  spec.layers[1].window = 12;
+  const TinyCheckpoint checkpoint(spec, kSeed);
+  const EmulatedGpu gpu = MakeGpu(checkpoint);
+  for (int i = 0; i < 3; ++i) Execute(*gpu.runner, PromptBatch(i, 5 + 9 * i));
+  Batch batch = DecodeBatch({0, 1, 2}, {5, 14, 23}, 7);
+  MeasureEachRow(spec, &batch);
+  const std::vector<kernels::RowSums> rows = Execute(*gpu.runner, batch).sums;
+  ASSERT_EQ(rows.size(), 3u * 3 * 4);
+  batch.measured.clear();
+  kernels::AppendMeasured({0, 1, 6}, 3, 4, &batch.measured);
+  kernels::AppendMeasured({2, 3, 24, true}, 3, 4, &batch.measured);
+  for (int i = 0; i < 2; ++i) {  // captured, and replayed
+    const std::vector<kernels::RowSums> sums = Execute(*gpu.runner, batch).sums;
+    ASSERT_EQ(sums.size(), 3u + 3 * 4);
+    EXPECT_TRUE(std::equal(sums.begin() + 3, sums.end(), rows.begin() + 2 * 12));
+    for (int layer = 0; layer < 3; ++layer) {
+      int64_t entropy = 0, normalized = 0;
+      for (int head = 0; head < 4; ++head) {
+        entropy += rows[layer * 4 + head].entropy;
+        normalized += rows[layer * 4 + head].normalized;
+      }
+      EXPECT_EQ(sums[layer].rows, 4);
+      EXPECT_EQ(sums[layer].entropy, entropy);
+      EXPECT_EQ(sums[layer].normalized, normalized);
+    }
+  }
+  EXPECT_EQ(gpu.decoder().replayed_steps(), 2);
 }
 
 TEST(GpuDecoderTest, ASteadyStateAllocatesNothingAndReadsBackOnce) {
@@ -160,7 +190,6 @@ TEST(GpuDecoderTest, SpansHaveTheCpusMass) {
   const std::vector<kernels::KeySpan> spans = {{0, 5}, {3, 19}, {18, 40}};
   Batch batch = PromptBatch(0, 19);
   AddSequence(Tokens(4, 1), 0, BlocksOf(1), kBlockSize, LogitRows::kLast, &batch);
-  batch.stats = true;
   batch.watched = {{0, 18, spans.data(), 3}, {1, 3, spans.data(), 1}};
   // Twice: the second may not add to the first.
   for (int i = 0; i < 2; ++i) {
@@ -179,7 +208,6 @@ TEST(GpuDecoderTest, EmptyAndBadBatches) {
   const EmulatedGpu gpu = MakeGpu(checkpoint);
   Batch batch;
   ClearBatch(kStride, &batch);
-  batch.stats = true;
   EXPECT_TRUE(Execute(*gpu.runner, batch).status.ok());
   batch = PromptBatch(0, 9);
   batch.tokens[3] = kVocab;

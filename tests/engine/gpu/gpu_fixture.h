@@ -96,7 +96,7 @@ inline std::vector<int32_t> BlocksOf(int sequence) {
 struct Result {
   absl::Status status;
   std::vector<float> logits, hidden, span_mass;
-  std::vector<kernels::RowStats> stats;
+  std::vector<kernels::RowSums> sums;
 };
 
 inline Result Execute(ModelRunner& runner, const Batch& batch) {
@@ -106,7 +106,7 @@ inline Result Execute(ModelRunner& runner, const Batch& batch) {
   result.logits.assign(output.logits.begin(), output.logits.end());
   result.hidden.assign(output.hidden.begin(), output.hidden.end());
   result.span_mass.assign(output.span_mass.begin(), output.span_mass.end());
-  result.stats.assign(output.stats.begin(), output.stats.end());
+  result.sums.assign(output.sums.begin(), output.sums.end());
   return result;
 }
 

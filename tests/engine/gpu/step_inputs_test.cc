@@ -16,7 +16,7 @@ using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 
 constexpr kernels::AttentionShape kShape = {4, 2, 64, 16, kernels::DType::kBFloat16};
-constexpr int kMaxBucket = 6;
+constexpr int kMaxBucket = 6, kLayers = 3;
 
 // `count` sequences that decode at position `first`.
 Batch Decoding(int count, int first) {
@@ -44,7 +44,7 @@ class StepInputsTest : public ::testing::Test {
     return {from, from + count};
   }
 
-  StepInputs step_{kShape, {0, 100}, kMaxBucket};
+  StepInputs step_{kShape, kLayers, {0, 100}, kMaxBucket};
   std::vector<kernels::prim::Bits128> bytes_;
 };
 
@@ -107,24 +107,43 @@ TEST_F(StepInputsTest, WhatIsNoPureDecodingIsTakenAsItIs) {
   EXPECT_EQ(Plan(batch).bucket_keys, 0);
   const kernels::KeySpan span = {0, 4};
   batch = Decoding(1, 20);
-  batch.stats = true;
   batch.watched = {{0, 0, &span, 1}};
   EXPECT_EQ(Plan(batch).bucket_keys, 0);
 }
 
+TEST_F(StepInputsTest, MeasuredRowsArePaddedToABucketToo) {
+  EXPECT_FALSE(Plan(Decoding(3, 20)).stats);
+  EXPECT_EQ(step_.shape().measured, 0);
+  Batch batch = Decoding(3, 20);
+  kernels::AppendMeasured({1, 2, 21}, kLayers, 4, &batch.measured);
+  kernels::AppendMeasured({2, 3, 21, true}, kLayers, 4, &batch.measured);
+  const StepShape& shape = Plan(batch);
+  EXPECT_TRUE(shape.stats);
+  EXPECT_EQ(shape.measured, 4);
+  EXPECT_EQ(shape.sums, 3 + 12);
+  const auto measured = Read<kernels::MeasuredRows>(step_.offsets().measured, 4);
+  EXPECT_EQ(measured[1].row_begin, 2);
+  EXPECT_EQ(measured[1].at, 3);
+  for (int i = 2; i < 4; ++i) EXPECT_EQ(measured[i].num_rows(), 0);
+  batch.logit_rows = {0};  // no bucket: as many as there are
+  EXPECT_EQ(Plan(batch).measured, 2);
+}
+
 TEST_F(StepInputsTest, ArraysDoNotOverlap) {
-  for (const Batch& batch : {Decoding(5, 700), Decoding(7, 3)}) {
+  for (Batch batch : {Decoding(5, 700), Decoding(7, 3)}) {
+    kernels::AppendMeasured({0, 1, batch.kv_len[0]}, kLayers, 4, &batch.measured);
     const StepShape& shape = Plan(batch, {1});
     const InputOffsets& at = step_.offsets();
-    std::vector<int64_t> starts = {at.tokens,   at.positions,     at.slots, at.qo_indptr,
-                                   at.kv_len,   at.block_tables,  at.spans, at.plans[0],
-                                   at.plans[1], at.zeroed_blocks, at.end};
+    std::vector<int64_t> starts = {at.tokens,   at.positions,    at.slots,         at.qo_indptr,
+                                   at.kv_len,   at.block_tables, at.measured,      at.spans,
+                                   at.plans[0], at.plans[1],     at.zeroed_blocks, at.end};
     const std::vector<int64_t> sizes = {4 * shape.rows,
                                         4 * shape.rows,
                                         8 * shape.rows,
                                         4 * (shape.seqs + 1),
                                         4 * shape.seqs,
                                         int64_t{4} * shape.seqs * shape.block_table_stride,
+                                        24 * shape.measured,
                                         0,
                                         kernels::cuda::PlanBytes(shape.plans[0]),
                                         kernels::cuda::PlanBytes(shape.plans[1]),

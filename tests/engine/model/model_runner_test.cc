@@ -64,14 +64,14 @@ std::vector<int32_t> ScatteredBlocks(int count, int first) {
 
 struct Result {
   std::vector<float> logits;
-  std::vector<kernels::RowStats> stats;
+  std::vector<kernels::RowSums> sums;
 };
 
 Result Execute(ModelRunner& runner, const Batch& batch) {
   StepOutput output;
   const absl::Status status = runner.Step(batch, &output);
   EXPECT_TRUE(status.ok()) << status;
-  return {{output.logits.begin(), output.logits.end()}, {output.stats.begin(), output.stats.end()}};
+  return {{output.logits.begin(), output.logits.end()}, {output.sums.begin(), output.sums.end()}};
 }
 
 // Feeds `tokens` in chunks of `chunk`; the logits of every row.
@@ -234,18 +234,65 @@ TEST(ModelRunnerTest, StatsMatchDoublePrecision) {
   ClearBatch(kStride, &batch);
   // Without logits: the statistics are of every row all the same.
   AddSequence(tokens, 0, ScatteredBlocks(8, 0), 8, LogitRows::kNone, &batch);
-  EXPECT_THAT(Execute(*runner, batch).stats, IsEmpty());
-  batch.stats = true;
+  EXPECT_THAT(Execute(*runner, batch).sums, IsEmpty());
+  MeasureEachRow(spec, &batch);
   const Result result = Execute(*runner, batch);
-  ASSERT_EQ(result.stats.size(), tokens.size() * spec.num_layers * spec.num_heads);
+  ASSERT_EQ(result.sums.size(), tokens.size() * spec.num_layers * spec.num_heads);
   size_t i = 0;
-  for (int layer = 0; layer < spec.num_layers; ++layer) {
-    for (size_t row = 0; row < tokens.size(); ++row) {
+  for (size_t row = 0; row < tokens.size(); ++row) {
+    for (int layer = 0; layer < spec.num_layers; ++layer) {
       for (int head = 0; head < spec.num_heads; ++head, ++i) {
-        ASSERT_NEAR(result.stats[i].entropy, reference.entropy[layer][row][head], 1e-4);
-        ASSERT_NEAR(result.stats[i].max_probability, reference.max_probability[layer][row][head],
-                    1e-4);
+        const double entropy = reference.entropy[layer][row][head];
+        const auto near = [](int64_t sum, double unit, double expected, double allowed) {
+          EXPECT_NEAR(static_cast<double>(sum) * unit, expected, allowed);
+        };
+        ASSERT_EQ(result.sums[i].rows, 1);
+        near(result.sums[i].entropy, kernels::kRowSumUnit, entropy, 1e-4);
+        near(result.sums[i].effective, kernels::kEffectiveUnit, std::exp(entropy), 1e-2);
+        near(result.sums[i].max_probability, kernels::kRowSumUnit,
+             reference.max_probability[layer][row][head], 1e-4);
       }
+    }
+  }
+}
+
+// Adds up sums of [parts, num_layers, width].
+std::vector<kernels::RowSums> Total(const std::vector<kernels::RowSums>& parts, size_t size) {
+  std::vector<kernels::RowSums> total(size);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    kernels::RowSums& to = total[i % size];
+    to.rows += parts[i].rows;
+    to.entropy += parts[i].entropy;
+    to.normalized += parts[i].normalized;
+    to.effective += parts[i].effective;
+    to.fraction += parts[i].fraction;
+    to.max_probability += parts[i].max_probability;
+  }
+  return total;
+}
+
+TEST(ModelRunnerTest, SumsAreTheSameBitsInAnyChunks) {
+  const ModelSpec spec = TinySpec();
+  const TinyCheckpoint checkpoint(spec, kSeed);
+  const auto runner = MakeRunner(checkpoint);
+  const std::vector<int32_t> tokens = Tokens(60, 6, spec.vocab_size);
+  for (const bool by_head : {false, true}) {
+    std::vector<kernels::RowSums> expected;
+    for (const int chunk : {60, 1, 7, 33}) {
+      std::vector<kernels::RowSums> sums;
+      for (int begin = 0; begin < 60; begin += chunk) {
+        Batch batch;
+        ClearBatch(kStride, &batch);
+        AddSequence(std::span(tokens).subspan(begin, std::min(chunk, 60 - begin)), begin,
+                    ScatteredBlocks(8, 0), 8, LogitRows::kNone, &batch);
+        MeasureSequences(spec, by_head, &batch);
+        const Result result = Execute(*runner, batch);
+        sums.insert(sums.end(), result.sums.begin(), result.sums.end());
+      }
+      sums = Total(sums, spec.num_layers * (by_head ? spec.num_heads : 1));
+      EXPECT_EQ(sums[0].rows, 60 * (by_head ? 1 : spec.num_heads));
+      if (expected.empty()) expected = sums;
+      EXPECT_TRUE(sums == expected) << "chunks of " << chunk;
     }
   }
 }
@@ -259,7 +306,7 @@ TEST(ModelRunnerTest, StatsDoNotChangeTheLogits) {
   ClearBatch(kStride, &batch);
   AddSequence(tokens, 0, ScatteredBlocks(8, 0), 8, LogitRows::kAll, &batch);
   const std::vector<float> without = Execute(*runner, batch).logits;
-  batch.stats = true;
+  MeasureSequences(spec, false, &batch);
   EXPECT_TRUE(Execute(*runner, batch).logits == without);
 }
 
@@ -268,10 +315,9 @@ TEST(ModelRunnerTest, EmptyBatch) {
   const auto runner = MakeRunner(checkpoint);
   Batch batch;
   ClearBatch(kStride, &batch);
-  batch.stats = true;
   const Result result = Execute(*runner, batch);
   EXPECT_THAT(result.logits, IsEmpty());
-  EXPECT_THAT(result.stats, IsEmpty());
+  EXPECT_THAT(result.sums, IsEmpty());
 }
 
 TEST(ModelRunnerTest, ZeroedBlocksForgetAPoisonedSequence) {
@@ -337,6 +383,9 @@ TEST(ModelRunnerTest, RefusesWhatItCannotServe) {
   expect(TinySpec(), bad, "block_size");
   bad.block_size = 0;
   expect(TinySpec(), bad, "block_size is 0");
+  bad = options;
+  bad.max_batch_tokens = (1 << 25) / 6 + 1;
+  expect(TinySpec(), bad, "max_batch_tokens is 5592406; at most 5592405 with 6 heads");
   ModelSpec spec = TinySpec();
   spec.head_dim = 12;
   spec.ropes[0].rotary_dim = 12;
@@ -399,6 +448,14 @@ TEST(ModelRunnerTest, ABadBatchIsInternal) {
   expect([](Batch& b) { b.logit_rows = {3, 3}; });
   expect([](Batch& b) { b.logit_rows = {9}; });
   expect([](Batch& b) { b.block_table_stride = 3; });
+  expect([](Batch& b) { b.measured = {{0, 2, 1}}; });            // n 1 and 2
+  expect([](Batch& b) { b.measured = {{3, 4, 3}}; });            // whose n is 4
+  expect([](Batch& b) { b.measured = {{3, 3, 4}}; });            // none
+  expect([](Batch& b) { b.measured = {{8, 10, 9}}; });           // beyond the batch
+  expect([](Batch& b) { b.measured = {{3, 4, 4, false, 1}}; });  // a hole before its sums
+  expect([](Batch& b) {
+    b.measured = {{3, 5, 4}, {4, 5, 5, false, 5}};  // one row twice
+  });
   EXPECT_EQ(Execute(*runner, good).logits.size(), 67u);  // and the runner is fit for use
 }
 
