@@ -132,7 +132,9 @@ TEST_F(EngineTest, ANaNFailsItsRequestAloneAndLeavesNothing) {
         int64_t rows = 0;
         for (const AttentionBucket& bucket : layer.buckets) {
           EXPECT_TRUE(std::isfinite(bucket.entropy));
-          if (bucket.n_max > 1) EXPECT_GT(bucket.entropy, 0) << "a NaN looks like sharp attention";
+          if (bucket.n_max > 1) {
+            EXPECT_GT(bucket.entropy, 0) << "a NaN looks like sharp attention";
+          }
           rows += bucket.rows;
         }
         EXPECT_LE(rows, 50) << "a row was counted that sees the NaN";
