@@ -97,6 +97,7 @@ struct Result {
   absl::Status status;
   std::vector<float> logits, hidden, span_mass;
   std::vector<kernels::RowStats> stats;
+  std::vector<int32_t> tokens;
 };
 
 inline Result Execute(ModelRunner& runner, const Batch& batch) {
@@ -106,6 +107,7 @@ inline Result Execute(ModelRunner& runner, const Batch& batch) {
   result.logits.assign(output.logits.begin(), output.logits.end());
   result.hidden.assign(output.hidden.begin(), output.hidden.end());
   result.span_mass.assign(output.span_mass.begin(), output.span_mass.end());
+  result.tokens.assign(output.tokens.begin(), output.tokens.end());
   result.stats.assign(output.stats.begin(), output.stats.end());
   return result;
 }

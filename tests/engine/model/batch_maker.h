@@ -21,6 +21,7 @@ inline void ClearBatch(int stride, Batch* batch) {
   batch->block_table_stride = stride;
   batch->logit_rows.clear();
   batch->hidden_rows.clear();
+  batch->draws.clear();
 }
 
 // Appends a sequence whose new tokens stand at positions first, first + 1, ...; `blocks` holds all
