@@ -107,30 +107,38 @@ StepResult ActiveRequest::Advance(const ScheduledSequence& scheduled, std::span<
   return SampleNext(scheduled, logits, sampler, now);
 }
 
+StepResult ActiveRequest::AdvanceDrawn(const ScheduledSequence& scheduled, TokenId token,
+                                       absl::Time now) {
+  NoteFirstScheduled(*scheduled.sequence);
+  if (token < 0) return Fail(*scheduled.sequence, BadLogits());
+  return Accept(*scheduled.sequence, {.token = token}, now);
+}
+
 StepResult ActiveRequest::SampleNext(const ScheduledSequence& scheduled,
                                      std::span<const float> logits, Sampler* sampler,
                                      absl::Time now) {
   const Sequence& sequence = *scheduled.sequence;
   const SamplingParams& params = request_->sampling;
-  Sample& sample = samples_[sequence.sample];
   const Sampler::Context at{.tokens = sequence.tokens,
                             .prompt_size = sequence.prompt_size,
-                            .banned = sample.output < params.min_tokens
+                            .banned = sequence.num_output() < params.min_tokens
                                           ? std::span<const TokenId>(banned_)
                                           : std::span<const TokenId>(),
-                            .seed = params.seed + static_cast<uint64_t>(sequence.sample),
+                            .seed = sequence.seed(),
                             .position = static_cast<int64_t>(sequence.tokens.size())};
   absl::StatusOr<Sampled> sampled = sampler->Sample(logits, params, at);
-  if (!sampled.ok()) {
-    EndSample(sequence, FinishReason::kError, sampled.status());
-    return {-1, FinishReason::kError};
-  }
+  if (!sampled.ok()) return Fail(sequence, sampled.status());
+  return Accept(sequence, *std::move(sampled), now);
+}
 
+StepResult ActiveRequest::Accept(const Sequence& sequence, Sampled sampled, absl::Time now) {
+  const SamplingParams& params = request_->sampling;
+  Sample& sample = samples_[sequence.sample];
   NoteFirstToken(sample, now);
   ++sample.output;
   ++result_.completion_tokens;
-  FinishReason finish = FinishAfter(sampled->token, sample.output);
-  StopMatcher::Released released = sample.stops.Push(sample.decoder.Push(sampled->token));
+  FinishReason finish = FinishAfter(sampled.token, sample.output);
+  StopMatcher::Released released = sample.stops.Push(sample.decoder.Push(sampled.token));
   if (!released.stopped && finish != FinishReason::kNone) {
     StopMatcher::Released last = sample.stops.Push(sample.decoder.Finish());
     released.text += last.text;
@@ -140,10 +148,10 @@ StepResult ActiveRequest::SampleNext(const ScheduledSequence& scheduled,
   if (released.stopped && sample.output >= params.min_tokens) finish = FinishReason::kStop;
 
   TokenEvent event{.sample = sequence.sample,
-                   .token = sampled->token,
+                   .token = sampled.token,
                    .text = std::move(released.text),
-                   .logprob = sampled->logprob,
-                   .top = std::move(sampled->top),
+                   .logprob = sampled.logprob,
+                   .top = std::move(sampled.top),
                    .finish = finish};
   const bool heard = sink_->OnToken(std::move(event));
   if (finish != FinishReason::kNone) {
@@ -153,7 +161,7 @@ StepResult ActiveRequest::SampleNext(const ScheduledSequence& scheduled,
               absl::CancelledError("the reader did not keep up or went away"));
     finish = FinishReason::kCancelled;
   }
-  return {sampled->token, finish};
+  return {sampled.token, finish};
 }
 
 StepResult ActiveRequest::ScorePrompt(const ScheduledSequence& scheduled,
@@ -167,10 +175,7 @@ StepResult ActiveRequest::ScorePrompt(const ScheduledSequence& scheduled,
         static_cast<size_t>(row - scheduled.first_logit_row) * vocab_size, vocab_size);
     absl::StatusOr<TokenLogprob> scored =
         sampler->Score(row_logits, sequence.tokens[target], 0, nullptr);
-    if (!scored.ok()) {
-      EndSample(sequence, FinishReason::kError, scored.status());
-      return {-1, FinishReason::kError};
-    }
+    if (!scored.ok()) return Fail(sequence, scored.status());
     result_.prompt_logprobs[target] = *scored;
   }
   if (sequence.computed + scheduled.num_tokens < static_cast<int>(sequence.tokens.size()))
@@ -189,9 +194,7 @@ StepResult ActiveRequest::Pool(const ScheduledSequence& scheduled, std::span<con
     for (size_t i = 0; i < hidden.size(); ++i) pooled_[i % width] += hidden[i];
   }
   if (!std::all_of(pooled_.begin(), pooled_.end(), [](double x) { return std::isfinite(x); })) {
-    EndSample(sequence, FinishReason::kError,
-              absl::InternalError("the model's hidden states are not finite numbers"));
-    return {-1, FinishReason::kError};
+    return Fail(sequence, absl::InternalError("the model's hidden states are not finite numbers"));
   }
   const int size = static_cast<int>(sequence.tokens.size());
   if (sequence.computed + scheduled.num_tokens < size) return {};
@@ -241,6 +244,11 @@ void ActiveRequest::NoteSequence(const Sequence& sequence, FinishReason reason) 
 void ActiveRequest::EndSample(const Sequence& sequence, FinishReason reason, absl::Status why) {
   if (result_.status.ok()) result_.status = std::move(why);
   NoteSequence(sequence, reason);
+}
+
+StepResult ActiveRequest::Fail(const Sequence& sequence, absl::Status why) {
+  EndSample(sequence, FinishReason::kError, std::move(why));
+  return {-1, FinishReason::kError};
 }
 
 AttentionReport ActiveRequest::MakeReport(const AttentionAccumulator& accumulator) const {

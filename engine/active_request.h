@@ -47,6 +47,9 @@ class ActiveRequest {
   // tells the sink.
   StepResult Advance(const ScheduledSequence& scheduled, std::span<const float> logits,
                      int vocab_size, Sampler* sampler, absl::Time now);
+  // Takes the token that the runner drew after a chunk, as Advance would from its logits; -1: those
+  // are not finite.
+  StepResult AdvanceDrawn(const ScheduledSequence& scheduled, TokenId token, absl::Time now);
   // Takes the final hidden states [rows, hidden size] of a chunk of a request that pools. A mean is
   // added up in the order of the rows, in float64, whatever the chunks.
   StepResult Pool(const ScheduledSequence& scheduled, std::span<const float> hidden);
@@ -70,8 +73,11 @@ class ActiveRequest {
   };
   StepResult SampleNext(const ScheduledSequence& scheduled, std::span<const float> logits,
                         Sampler* sampler, absl::Time now);
+  // The next token of a sample is known: its text, whether it is the last one, the sink.
+  StepResult Accept(const Sequence& sequence, Sampled sampled, absl::Time now);
   StepResult ScorePrompt(const ScheduledSequence& scheduled, std::span<const float> logits,
                          int vocab_size, Sampler* sampler);
+  StepResult Fail(const Sequence& sequence, absl::Status why);
   FinishReason FinishAfter(TokenId token, int output) const;
   void NoteFirstScheduled(const Sequence& sequence);
   void NoteFirstToken(Sample& sample, absl::Time now);

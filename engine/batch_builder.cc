@@ -3,8 +3,28 @@
 #include <algorithm>
 
 namespace acuity::engine {
+namespace {
 
-void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
+// As ActiveRequest and Sampler have it: bans end with min_tokens.
+bool NeedsTokenOnly(const ScheduledSequence& s) {
+  const SamplingParams& params = s.sequence->request->sampling;
+  return s.samples && !params.changes_logits() && params.logprobs < 0 &&
+         s.sequence->num_output() >= params.min_tokens;
+}
+
+kernels::SampleRow SampleRowOf(const Sequence& sequence) {
+  const SamplingParams& params = sequence.request->sampling;
+  return {.temperature = params.temperature,
+          .top_k = params.top_k,
+          .top_p = params.top_p,
+          .min_p = params.min_p,
+          .seed = sequence.seed(),
+          .position = static_cast<int64_t>(sequence.tokens.size())};
+}
+
+}  // namespace
+
+void BuildBatch(const StepPlan& plan, int block_size, bool runner_draws, Batch* batch) {
   batch->tokens.clear();
   batch->positions.clear();
   batch->slots.clear();
@@ -12,6 +32,7 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
   batch->logit_rows.clear();
   batch->hidden_rows.clear();
   batch->measured.clear();
+  batch->draws.clear();
   batch->watched.clear();
   batch->qo_indptr.assign(1, 0);
   batch->block_table_stride = 0;
@@ -27,6 +48,7 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
     const int first_row = batch->num_rows();
     std::vector<int32_t>& wanted =
         s.sequence->request->pooling == Pooling::kNone ? batch->logit_rows : batch->hidden_rows;
+    const bool drawn = runner_draws && NeedsTokenOnly(s);
     for (int r = 0; r < s.num_tokens; ++r) {
       const int position = s.sequence->computed + r;
       batch->tokens.push_back(s.sequence->tokens[position]);
@@ -34,8 +56,9 @@ void BuildBatch(const StepPlan& plan, int block_size, Batch* batch) {
       batch->slots.push_back(static_cast<int64_t>(blocks[position / block_size].value) *
                                  block_size +
                              position % block_size);
-      if (r >= s.first_logit_row) wanted.push_back(first_row + r);
+      if (r >= s.first_logit_row && !drawn) wanted.push_back(first_row + r);
     }
+    if (drawn) batch->draws.push_back({batch->num_rows() - 1, SampleRowOf(*s.sequence)});
     batch->qo_indptr.push_back(batch->num_rows());
     batch->kv_len.push_back(s.sequence->computed + s.num_tokens);
     int32_t* table = batch->block_tables.data() + i * batch->block_table_stride;

@@ -7,7 +7,9 @@
 namespace acuity::engine {
 
 // Fills `batch` from the plan, keeping the vectors' capacity. Rows follow the plan's order, and so
-// do logit_rows and hidden_rows. Nothing is measured or watched yet.
-void BuildBatch(const StepPlan& plan, int block_size, Batch* batch);
+// do logit_rows, hidden_rows and draws. Nothing is measured or watched yet. `runner_draws`: what
+// ModelRunner::draws says; the runner is then asked for the tokens that nothing but the model's
+// logits decides, if nobody wants to see those.
+void BuildBatch(const StepPlan& plan, int block_size, bool runner_draws, Batch* batch);
 
 }  // namespace acuity::engine

@@ -315,7 +315,7 @@ void EngineImpl::RunStep(absl::Time now) {
   EndPlanned();
   results_.assign(plan_.scheduled.size(), StepResult{});
   if (!plan_.scheduled.empty()) {
-    BuildBatch(plan_, pool_.block_size(), &batch_);
+    BuildBatch(plan_, pool_.block_size(), parts_.runner->draws(), &batch_);
     for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
       const ScheduledSequence& scheduled = plan_.scheduled[i];
       Find(*scheduled.sequence).AskForAttention(scheduled, static_cast<int>(i), &batch_);
@@ -373,7 +373,7 @@ void EngineImpl::AddAttention(const StepOutput& output) {
 void EngineImpl::AdvanceAll(const StepOutput& output, absl::Time now) {
   const int vocab = parts_.runner->spec().vocab_size;
   const size_t hidden = static_cast<size_t>(parts_.runner->spec().hidden_size);
-  size_t logit_row = 0, hidden_row = 0;
+  size_t logit_row = 0, hidden_row = 0, draw = 0;
   for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
     const ScheduledSequence& scheduled = plan_.scheduled[i];
     ActiveRequest& request = Find(*scheduled.sequence);
@@ -382,6 +382,8 @@ void EngineImpl::AdvanceAll(const StepOutput& output, absl::Time now) {
       results_[i] =
           request.Pool(scheduled, output.hidden.subspan(hidden_row * hidden, rows * hidden));
       hidden_row += rows;
+    } else if (draw < batch_.draws.size() && batch_.draws[draw].row < batch_.qo_indptr[i + 1]) {
+      results_[i] = request.AdvanceDrawn(scheduled, output.tokens[draw++], now);
     } else {
       results_[i] = request.Advance(
           scheduled, output.logits.subspan(logit_row * vocab, rows * vocab), vocab, &sampler_, now);

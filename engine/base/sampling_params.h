@@ -27,6 +27,12 @@ struct SamplingParams {
   std::vector<TokenId> stop_tokens;
   bool ignore_eos = false;
   int logprobs = -1;  // -1: none; 0: of the chosen token; k: and of the k most likely
+
+  // Whether tokens are drawn from other logits than the model's, bans apart.
+  bool changes_logits() const {
+    return !logit_bias.empty() || repetition_penalty != 1 || presence_penalty != 0 ||
+           frequency_penalty != 0;
+  }
 };
 
 }  // namespace acuity::engine

@@ -8,9 +8,9 @@
 #include "engine/loader/status_util.h"
 #include "engine/model/validation.h"
 #include "engine/model/weights.h"
-#include "kernels/cuda/experts.h"
 #include "kernels/cuda/layer_ops.h"
 #include "kernels/cuda/row_sums.h"
+#include "kernels/cuda/sample.h"
 
 namespace acuity::engine {
 namespace {
@@ -122,6 +122,7 @@ absl::Status GpuDecoder::AllocateBuffers() {
       {&gate_up_, (spec_.gated_ffn ? 2 : 1) * ffn * kHalf},
       {&hidden_, ffn * kHalf},
       {&logits_, int64_t{options_.max_logit_rows} * spec_.vocab_size * kFloat},
+      {&tokens_, options_.max_logit_rows * kInt},
       {&stats_, stats * static_cast<int64_t>(sizeof(kernels::RowStats))},
       {&router_logits_, rows * experts * kFloat},
       {&chosen_, choices * kInt},
@@ -199,7 +200,8 @@ absl::Status GpuDecoder::Reserve(const StepShape& shape) {
     return absl::OkStatus();
   };
   const int64_t sum_bytes = shape.sums * static_cast<int64_t>(sizeof(kernels::RowSums));
-  sums_at_ = Aligned(int64_t{shape.logit_rows} * spec_.vocab_size * kFloat);
+  tokens_at_ = Aligned(int64_t{shape.logit_rows} * spec_.vocab_size * kFloat);
+  sums_at_ = tokens_at_ + Aligned(shape.draws * kInt);
   masses_at_ = sums_at_ + Aligned(sum_bytes);
   hidden_at_ = masses_at_ + Aligned(mass_bytes(shape));
   const int64_t output_bytes = hidden_at_ + int64_t{shape.hidden_rows} * spec_.hidden_size * kHalf;
@@ -214,7 +216,7 @@ absl::Status GpuDecoder::Reserve(const StepShape& shape) {
 absl::Status GpuDecoder::Step(const Batch& batch, StepOutput* output) {
   *output = {};
   ACUITY_RETURN_IF_ERROR(device_->health());
-  if (const char* problem = BatchProblem(batch, spec_, options_, num_blocks_)) {
+  if (const char* problem = BatchProblem(batch, *this)) {
     return absl::InternalError(Concat("the batch has ", problem));
   }
   if (batch.num_rows() == 0) return absl::OkStatus();
@@ -306,6 +308,7 @@ absl::Status GpuDecoder::Enqueue(const StepShape& shape) {
   }
   AddAndNormalise(rows, true, weights_.output_norm);
   if (shape.logit_rows > 0) ComputeLogits(shape);
+  if (shape.draws > 0) DrawTokens(shape);
   return enqueued_;
 }
 
@@ -424,76 +427,6 @@ GpuDecoder::Rows GpuDecoder::KeepRows(const StepShape& shape) {
   return kept;
 }
 
-void GpuDecoder::FeedForward(const GpuLayer& weights, const Rows& rows) {
-  if (spec_.experts.count > 0) {
-    RouteToExperts(weights, rows);
-    if (!spec_.post_norm) return;
-    Widen(branch_.As<void>(), rows.count, spec_.hidden_size, wide_.As<float>());
-    return PostNormalise(rows, weights.post_ffn_norm);
-  }
-  const GpuFeedForward& ffn = weights.feed_forward[0];
-  Gemm(normed_.As<void>(), rows.count, ffn.in, gate_up_.As<void>());
-  Activate(rows.count);
-  Branch(hidden_.As<void>(), rows, ffn.down, weights.post_ffn_norm);
-}
-
-void GpuDecoder::Activate(int64_t rows) {
-  kernels::cuda::ActivateParams activate;
-  activate.activation = spec_.activation;
-  activate.gated = spec_.gated_ffn;
-  activate.in = gate_up_.As<void>();
-  activate.rows = rows;
-  activate.dim = spec_.ffn_size;
-  activate.out = hidden_.As<void>();
-  Check(kernels::cuda::Activate(activate, device_->stream()));
-}
-
-void GpuDecoder::RouteToExperts(const GpuLayer& weights, const Rows& rows) {
-  const int64_t hidden = spec_.hidden_size, per_token = spec_.experts.per_token;
-  WideGemm(normed_.As<void>(), rows.count, weights.router, router_logits_.As<float>());
-  kernels::cuda::RouteExpertsParams route;
-  route.logits = router_logits_.As<float>();
-  route.rows = rows.count;
-  route.count = spec_.experts.count;
-  route.per_token = spec_.experts.per_token;
-  route.normalised = spec_.experts.normalised;
-  route.experts = chosen_.As<int32_t>();
-  route.weights = choice_weights_.As<float>();
-  route.slots = choice_slots_.As<int32_t>();
-  route.begin = slot_begin_.As<int32_t>();
-  route.slot_rows = slot_rows_.As<int32_t>();
-  Check(kernels::cuda::RouteExperts(route, device_->stream()));
-  Check(kernels::cuda::GatherRows({normed_.As<void>(), slot_rows_.As<int32_t>(),
-                                   rows.count * per_token, hidden * kHalf, gathered_.As<void>()},
-                                  device_->stream()));
-  // The host must know how many rows each expert's products have.
-  const auto* begin = pinned_slot_begin_.As<int32_t>();
-  Check(device_->CopyToHost(pinned_slot_begin_.As<void>(), slot_begin_.As<void>(),
-                            slot_begin_.bytes()));
-  Check(device_->Synchronise());
-  if (!enqueued_.ok()) return;
-  const auto for_each_expert = [&](const DeviceMemory& x, auto linear, const DeviceMemory& y) {
-    for (size_t e = 0; e < weights.feed_forward.size(); ++e) {
-      const GpuLinear& one = weights.feed_forward[e].*linear;
-      if (begin[e] == begin[e + 1]) continue;
-      Gemm(x.As<std::byte>() + begin[e] * one.k * kHalf, begin[e + 1] - begin[e], one,
-           y.As<std::byte>() + begin[e] * one.n * kHalf);
-    }
-  };
-  for_each_expert(gathered_, &GpuFeedForward::in, gate_up_);
-  Activate(rows.count * per_token);
-  for_each_expert(hidden_, &GpuFeedForward::down, routed_);
-  kernels::cuda::CombineExpertsParams combine;
-  combine.routed = routed_.As<void>();
-  combine.slots = choice_slots_.As<int32_t>();
-  combine.weights = choice_weights_.As<float>();
-  combine.per_token = spec_.experts.per_token;
-  combine.rows = rows.count;
-  combine.dim = spec_.hidden_size;
-  combine.out = branch_.As<void>();
-  Check(kernels::cuda::CombineExperts(combine, device_->stream()));
-}
-
 void GpuDecoder::Branch(const void* x, const Rows& rows, const GpuLinear& linear,
                         const GpuNorm& post_norm) {
   if (!spec_.post_norm) return Gemm(x, rows.count, linear, branch_.As<void>());
@@ -522,6 +455,18 @@ void GpuDecoder::ComputeLogits(const StepShape& shape) {
   scale.rows = shape.logit_rows;
   scale.dim = scale.out_stride = spec_.vocab_size;
   Check(kernels::cuda::ScaleAndCap(scale, device_->stream()));
+}
+
+void GpuDecoder::DrawTokens(const StepShape& shape) {
+  kernels::cuda::SampleParams sample;
+  sample.vocab = spec_.vocab_size;
+  sample.stride = spec_.vocab_size;
+  sample.rows = shape.draws;
+  sample.logits = sample.scratch =
+      logits_.As<float>() + (shape.logit_rows - sample.rows) * sample.stride;
+  sample.params = Input<kernels::SampleRow>(step_->offsets().draws);
+  sample.tokens = tokens_.As<int32_t>();
+  Check(kernels::cuda::Sample(sample, device_->stream()));
 }
 
 void GpuDecoder::Widen(const void* x, int64_t rows, int64_t dim, float* y) {
@@ -558,9 +503,10 @@ absl::Status GpuDecoder::ReadBack(const Batch& batch, const StepShape& shape) {
   const auto copy = [&](int64_t at, const void* from, int64_t bytes) {
     return bytes == 0 ? absl::OkStatus() : device_->CopyToHost(to + at, from, bytes);
   };
-  // Not the padding's.
-  const int64_t logits = static_cast<int64_t>(batch.logit_rows.size()) * spec_.vocab_size;
-  ACUITY_RETURN_IF_ERROR(copy(0, logits_.As<void>(), logits * kFloat));
+  ACUITY_RETURN_IF_ERROR(ReadBackLogits(batch, shape));
+  const size_t draws = batch.draws.size();
+  const int tokens = draws == 0 ? 0 : shape.PlaceOf(batch.draws.back().row, draws - 1) + 1;
+  ACUITY_RETURN_IF_ERROR(copy(tokens_at_, tokens_.As<void>(), tokens * kInt));
   ACUITY_RETURN_IF_ERROR(copy(sums_at_, sums_.As<void>(),
                               shape.sums * static_cast<int64_t>(sizeof(kernels::RowSums))));
   ACUITY_RETURN_IF_ERROR(copy(masses_at_, masses_.As<void>(), mass_bytes(shape)));
@@ -569,10 +515,34 @@ absl::Status GpuDecoder::ReadBack(const Batch& batch, const StepShape& shape) {
               shape.hidden_rows * row_bytes);
 }
 
+// Not the padding's, and not what is drawn from. Neighbours are one copy: all, but in a bucket that
+// serves both.
+absl::Status GpuDecoder::ReadBackLogits(const Batch& batch, const StepShape& shape) {
+  const int64_t row_bytes = int64_t{spec_.vocab_size} * kFloat;
+  const std::vector<int32_t>& rows = batch.logit_rows;
+  for (size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
+    const int place = shape.PlaceOf(rows[begin], begin);
+    const auto adjoins = [&] {
+      return shape.PlaceOf(rows[end], end) == place + static_cast<int>(end - begin);
+    };
+    while (end < rows.size() && adjoins()) ++end;
+    ACUITY_RETURN_IF_ERROR(device_->CopyToHost(
+        pinned_outputs_.As<std::byte>() + static_cast<int64_t>(begin) * row_bytes,
+        logits_.As<std::byte>() + place * row_bytes,
+        static_cast<int64_t>(end - begin) * row_bytes));
+  }
+  return absl::OkStatus();
+}
+
 void GpuDecoder::Deliver(const Batch& batch, const StepShape& shape, StepOutput* output) {
   auto* from = pinned_outputs_.As<std::byte>();
   output->logits = {reinterpret_cast<const float*>(from),
                     batch.logit_rows.size() * static_cast<size_t>(spec_.vocab_size)};
+  auto* tokens = reinterpret_cast<int32_t*>(from + tokens_at_);
+  for (size_t i = 0; i < batch.draws.size(); ++i) {
+    tokens[i] = tokens[shape.PlaceOf(batch.draws[i].row, i)];
+  }
+  output->tokens = {tokens, batch.draws.size()};
   output->sums = {reinterpret_cast<const kernels::RowSums*>(from + sums_at_),
                   static_cast<size_t>(shape.sums)};
   if (shape.spans > 0) {

@@ -37,6 +37,7 @@ class GpuDecoder final : public ModelRunner {
 
   const ModelSpec& spec() const override { return spec_; }
   const ModelOptions& options() const override { return options_; }
+  bool draws() const override { return true; }
   int num_blocks() const override { return num_blocks_; }
   int64_t bytes_per_block() const override { return bytes_per_block_; }
   int64_t weight_bytes() const override { return weights_.storage.bytes(); }
@@ -74,6 +75,8 @@ class GpuDecoder final : public ModelRunner {
   void FeedForward(const GpuLayer& weights, const Rows& rows);
   void SumRows(const StepShape& shape);
   void ComputeLogits(const StepShape& shape);
+  // Tokens from the last of the logits, which are lost unless their row is greedy.
+  void DrawTokens(const StepShape& shape);
   // residual += what branch_ holds, if `add`; normed_ = the norm of it, or it itself, rounded.
   void AddAndNormalise(const Rows& rows, bool add, const GpuNorm& norm);
   // hidden_ = the activation of gate_up_.
@@ -95,6 +98,7 @@ class GpuDecoder final : public ModelRunner {
   void Widen(const void* x, int64_t rows, int64_t dim, float* y);
   // Copies back what the step's output needs, and points `output` to it.
   absl::Status ReadBack(const Batch& batch, const StepShape& shape);
+  absl::Status ReadBackLogits(const Batch& batch, const StepShape& shape);
   void Deliver(const Batch& batch, const StepShape& shape, StepOutput* output);
   // Of the launches since Enqueue began, remembers the first that failed.
   void Check(const char* error);
@@ -139,6 +143,7 @@ class GpuDecoder final : public ModelRunner {
   DeviceMemory gate_up_;  // [rows, ffn], twice that with a gate; of experts [slots, ...]
   DeviceMemory hidden_;   // [rows, ffn]; of experts [slots, ffn]
   DeviceMemory logits_;   // [max_logit_rows, vocab] float32
+  DeviceMemory tokens_;   // [max_logit_rows] drawn from the last of the step's logits
   DeviceMemory stats_;    // [num_layers, rows, heads] RowStats
   // With experts only, as kernels/cuda/experts.h has them; slots are rows * experts per token.
   DeviceMemory router_logits_, chosen_, choice_weights_, choice_slots_, slot_rows_, slot_begin_;
@@ -147,8 +152,9 @@ class GpuDecoder final : public ModelRunner {
   // Grow.
   DeviceMemory inputs_, workspace_, masses_, sums_;
   DeviceMemory pinned_inputs_, pinned_outputs_;
-  int64_t sums_at_ = 0, masses_at_ = 0, hidden_at_ = 0;  // in pinned_outputs_, behind the logits
-  std::vector<float> hidden_states_, span_mass_;         // as StepOutput has them
+  // In pinned_outputs_, behind the logits.
+  int64_t tokens_at_ = 0, sums_at_ = 0, masses_at_ = 0, hidden_at_ = 0;
+  std::vector<float> hidden_states_, span_mass_;  // as StepOutput has them
 
   absl::Status enqueued_;
   std::map<Bucket, std::unique_ptr<Device::Graph>> graphs_;  // null: the bucket has run once

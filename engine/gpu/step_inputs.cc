@@ -9,6 +9,7 @@
 namespace acuity::engine {
 namespace {
 
+using kernels::SampleRow;
 using kernels::cuda::WatchedSpan;
 
 constexpr int64_t kAlignment = 16;
@@ -17,7 +18,7 @@ constexpr int kLeastBucketKeys = 512;
 
 bool DecodesOnly(const Batch& batch) {
   if (batch.num_rows() != batch.num_seqs() || !batch.watched.empty()) return false;
-  if (static_cast<int>(batch.logit_rows.size()) != batch.num_rows()) return false;
+  if (batch.logit_rows.size() + batch.draws.size() != batch.tokens.size()) return false;
   for (int i = 0; i < batch.num_seqs(); ++i) {
     if (batch.qo_indptr[i + 1] - batch.qo_indptr[i] != 1) return false;
   }
@@ -52,9 +53,11 @@ void StepInputs::Plan(const Batch& batch, std::span<const int32_t> zeroed_blocks
   shape_.stats = batch.needs_stats();
   shape_.measured = static_cast<int>(batch.measured.size());
   shape_.sums = kernels::SumsOf(batch.measured, num_layers_, attention_.num_heads);
-  shape_.logit_rows = static_cast<int>(batch.logit_rows.size());
+  shape_.draws = static_cast<int>(batch.draws.size());
+  shape_.logit_rows = static_cast<int>(batch.logit_rows.size()) + shape_.draws;
   shape_.hidden_rows = static_cast<int>(batch.hidden_rows.size());
-  shape_.keeps_all = std::max(shape_.logit_rows, shape_.hidden_rows) == shape_.rows;
+  shape_.keeps_all = std::max({batch.logit_rows.size(), batch.draws.size(),
+                               batch.hidden_rows.size()}) == batch.tokens.size();
   shape_.zeroed_blocks = static_cast<int>(zeroed_blocks.size());
   kernels::cuda::ListSpans(batch.watched.data(), static_cast<int>(batch.watched.size()),
                            attention_.num_heads, &spans_);
@@ -77,8 +80,10 @@ void StepInputs::SetBucket(const Batch& batch) {
   const unsigned keys = std::bit_ceil(static_cast<unsigned>(std::max(longest, kLeastBucketKeys)));
   const unsigned seqs = std::bit_ceil(static_cast<unsigned>(batch.num_seqs()));
   shape_.bucket_keys = static_cast<int>(keys);
-  shape_.seqs = shape_.rows = shape_.logit_rows = std::min(static_cast<int>(seqs), max_bucket_);
+  shape_.seqs = std::min(static_cast<int>(seqs), max_bucket_);
+  shape_.rows = shape_.logit_rows = shape_.draws = shape_.seqs;
   if (shape_.stats) shape_.measured = shape_.seqs;
+  shape_.keeps_all = true;
   shape_.block_table_stride =
       (shape_.bucket_keys + attention_.block_size - 1) / attention_.block_size;
   for (kernels::cuda::PlanCapacity& plan : shape_.plans) {
@@ -104,6 +109,7 @@ void StepInputs::LayOut() {
   const int kept = shape_.keeps_all ? 0 : shape_.logit_rows + shape_.hidden_rows;
   offsets_.kept_rows = place(kept, sizeof(int32_t));
   offsets_.measured = place(shape_.measured, sizeof(kernels::MeasuredRows));
+  offsets_.draws = place(shape_.draws, sizeof(SampleRow));
   offsets_.spans = place(shape_.spans, sizeof(WatchedSpan));
   offsets_.plans.clear();
   for (const kernels::cuda::PlanCapacity& plan : shape_.plans) {
@@ -128,11 +134,7 @@ void StepInputs::Write(const Batch& batch, std::span<const int32_t> zeroed_block
     std::copy_n(batch.block_tables.begin() + int64_t{i} * batch.block_table_stride, used,
                 table + int64_t{i} * shape_.block_table_stride);
   }
-  if (!shape_.keeps_all) {
-    auto* kept = reinterpret_cast<int32_t*>(to + offsets_.kept_rows);
-    kept = std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), kept);
-    std::copy(batch.hidden_rows.begin(), batch.hidden_rows.end(), kept);
-  }
+  WriteOutputs(batch, to);
   Fill(to, offsets_.measured, batch.measured, shape_.measured, kernels::MeasuredRows{});
   std::copy(spans_.spans.begin(), spans_.spans.end(),
             reinterpret_cast<WatchedSpan*>(to + offsets_.spans));
@@ -141,6 +143,20 @@ void StepInputs::Write(const Batch& batch, std::span<const int32_t> zeroed_block
   }
   std::copy(zeroed_blocks.begin(), zeroed_blocks.end(),
             reinterpret_cast<int32_t*>(to + offsets_.zeroed_blocks));
+}
+
+void StepInputs::WriteOutputs(const Batch& batch, std::byte* to) const {
+  if (!shape_.keeps_all) {
+    auto* kept = reinterpret_cast<int32_t*>(to + offsets_.kept_rows);
+    kept = std::copy(batch.logit_rows.begin(), batch.logit_rows.end(), kept);
+    for (const Draw& draw : batch.draws) *kept++ = draw.row;
+    std::copy(batch.hidden_rows.begin(), batch.hidden_rows.end(), kept);
+  }
+  auto* draws = reinterpret_cast<SampleRow*>(to + offsets_.draws);
+  std::fill_n(draws, shape_.draws, SampleRow{.temperature = 0});
+  for (size_t i = 0; i < batch.draws.size(); ++i) {
+    draws[shape_.PlaceOf(batch.draws[i].row, i)] = batch.draws[i].sample;
+  }
 }
 
 }  // namespace acuity::engine

@@ -9,6 +9,7 @@
 #include "engine/model/model_runner.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_span.h"
+#include "kernels/sample.h"
 
 namespace acuity::engine {
 
@@ -22,20 +23,28 @@ struct StepShape {
   bool stats = false;
   int measured = 0;        // with padding; 0: no sums
   bool keeps_all = false;  // the rows whose outputs are wanted are all, in order
-  int logit_rows = 0, hidden_rows = 0;
+  int logit_rows = 0;      // that have logits; the last `draws` of them are drawn from
+  int draws = 0;
+  int hidden_rows = 0;
   // No launch of a bucket depends on these two.
   int zeroed_blocks = 0;
   int64_t sums = 0;                                  // of the measured rows
   int spans = 0, longest_span = 0, span_masses = 0;  // of a layer
   std::vector<kernels::cuda::PlanCapacity> plans;    // one per distinct window
   int64_t workspace_floats = 0;
+
+  // Where the outputs of the batch's row `row` are, the index-th of those that want the same: a
+  // bucket has all rows in their order, whatever they want; elsewhere they are sorted by that.
+  int PlaceOf(int row, size_t index) const {
+    return bucket_keys > 0 ? row : static_cast<int>(index);
+  }
 };
 
 // Where the arrays of a shape lie, in bytes, each at a multiple of 16.
 struct InputOffsets {
   int64_t tokens = 0, positions = 0, slots = 0, qo_indptr = 0, kv_len = 0, block_tables = 0;
-  int64_t kept_rows = 0;  // [logit rows, then hidden rows], unless the shape keeps all
-  int64_t measured = 0, zeroed_blocks = 0, spans = 0;
+  int64_t kept_rows = 0;  // [logits wanted, drawn, hidden states wanted], unless all are kept
+  int64_t measured = 0, draws = 0, zeroed_blocks = 0, spans = 0;
   std::vector<int64_t> plans;
   int64_t end = 0;
 };
@@ -53,11 +62,14 @@ class StepInputs {
   const StepShape& shape() const { return shape_; }
   const InputOffsets& offsets() const { return offsets_; }
   // Of the batch that was planned: writes offsets().end bytes to `to`, aligned to 16. Padding: rows
-  // without a token or a slot, sequences without rows or keys, nothing measured.
+  // without a token or a slot, sequences without rows or keys, nothing measured. A bucket draws
+  // from all of its rows, greedily from those that nobody draws from, as that leaves their logits
+  // alone.
   void Write(const Batch& batch, std::span<const int32_t> zeroed_blocks, std::byte* to) const;
 
  private:
   void SetBucket(const Batch& batch);
+  void WriteOutputs(const Batch& batch, std::byte* to) const;
   void LayOut();
 
   const kernels::AttentionShape attention_;

@@ -116,7 +116,7 @@ void Decoder::PrepareLayers() {
 
 absl::Status Decoder::Step(const Batch& batch, StepOutput* output) {
   *output = {};
-  if (const char* problem = BatchProblem(batch, spec_, options_, num_blocks_)) {
+  if (const char* problem = BatchProblem(batch, *this)) {
     return absl::InternalError(absl::StrCat("the batch has ", problem));
   }
   try {

@@ -18,6 +18,7 @@
 #include "engine/loader/checkpoint.h"
 #include "kernels/attention_span.h"
 #include "kernels/row_sums.h"
+#include "kernels/sample.h"
 
 namespace acuity::engine {
 
@@ -34,8 +35,14 @@ struct ModelOptions {
   int64_t kv_memory_bytes = 0;
   int max_batch_tokens = 512;  // rows of a step
   int max_batch_sequences = 64;
-  int max_logit_rows = 128;
+  int max_logit_rows = 128;  // those that tokens are drawn from among them
   LoadProgress on_load;
+};
+
+// A row after which the runner draws a token itself.
+struct Draw {
+  int32_t row;
+  kernels::SampleRow sample;
 };
 
 // One step's ragged batch, in arrays whose capacity is reused. Rows of a sequence are contiguous.
@@ -51,6 +58,9 @@ struct Batch {
   std::vector<int32_t> hidden_rows;  // others, whose final hidden states are wanted, ascending
   std::vector<kernels::MeasuredRows> measured;  // rows whose attention is summed, ascending
   std::vector<kernels::WatchedRow> watched;     // rows whose spans are measured
+  // Rows that are neither logit_rows nor hidden_rows, of whose logits no more is wanted than a
+  // token: ascending. Empty unless the runner draws().
+  std::vector<Draw> draws;
 
   int num_rows() const { return static_cast<int>(tokens.size()); }
   int num_seqs() const { return static_cast<int>(kv_len.size()); }
@@ -60,6 +70,9 @@ struct Batch {
 // Views into the runner's buffers, valid until the next Step.
 struct StepOutput {
   std::span<const float> logits;  // [logit_rows.size(), vocab_size]
+  // [draws.size()] what engine/sample draws from the same logits; -1: there is a NaN or +infinity
+  // among them, or none is finite.
+  std::span<const int32_t> tokens;
   std::span<const float> hidden;  // [hidden_rows.size(), hidden_size], after the final norm
   std::span<const kernels::RowSums> sums;  // of batch.measured, each at its `at`
   // [num_layers, of each watched row in turn: num_heads x num_spans]
@@ -81,6 +94,8 @@ class ModelRunner {
   // Overwrites blocks with zeros: what a corrupted sequence leaves must not reach another.
   virtual void ZeroBlocks(std::span<const int32_t> blocks) = 0;
 
+  // Whether it draws tokens: decided once and for all.
+  virtual bool draws() const { return false; }
   virtual const ModelSpec& spec() const = 0;
   virtual const ModelOptions& options() const = 0;
   virtual int num_blocks() const = 0;

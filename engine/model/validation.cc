@@ -108,6 +108,38 @@ const char* MeasuredProblem(const Batch& batch, const ModelSpec& spec) {
   return nullptr;
 }
 
+bool Holds(const std::vector<int32_t>& rows, int32_t row) {
+  return std::binary_search(rows.begin(), rows.end(), row);
+}
+
+// Of the rows that are wanted: each once, for one purpose.
+const char* OutputProblem(const Batch& batch, bool draws) {
+  if (!batch.draws.empty() && !draws) return "draws for a runner that does not draw";
+  for (const std::vector<int32_t>* wanted : {&batch.logit_rows, &batch.hidden_rows}) {
+    int32_t previous = -1;
+    for (int32_t row : *wanted) {
+      if (row <= previous || row >= batch.num_rows()) {
+        return "logit_rows or hidden_rows not ascending rows of the batch";
+      }
+      previous = row;
+    }
+  }
+  for (int32_t row : batch.hidden_rows) {
+    if (Holds(batch.logit_rows, row)) return "a row in both logit_rows and hidden_rows";
+  }
+  int32_t previous = -1;
+  for (const Draw& draw : batch.draws) {
+    if (draw.row <= previous || draw.row >= batch.num_rows()) {
+      return "draws not of ascending rows of the batch";
+    }
+    if (Holds(batch.logit_rows, draw.row) || Holds(batch.hidden_rows, draw.row)) {
+      return "a row both in draws and in logit_rows or hidden_rows";
+    }
+    previous = draw.row;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 absl::Status CheckModel(const ModelSpec& spec, const ModelOptions& options) {
@@ -123,13 +155,15 @@ absl::Status CheckModel(const ModelSpec& spec, const ModelOptions& options) {
   return absl::OkStatus();
 }
 
-const char* BatchProblem(const Batch& batch, const ModelSpec& spec, const ModelOptions& options,
-                         int num_blocks) {
+const char* BatchProblem(const Batch& batch, const ModelRunner& runner) {
+  const ModelSpec& spec = runner.spec();
+  const ModelOptions& options = runner.options();
+  const int num_blocks = runner.num_blocks();
   const int rows = batch.num_rows(), seqs = batch.num_seqs();
   const size_t num_rows = static_cast<size_t>(rows), num_seqs = static_cast<size_t>(seqs);
   if (rows > options.max_batch_tokens) return "more rows than max_batch_tokens";
   if (seqs > options.max_batch_sequences) return "more sequences than max_batch_sequences";
-  if (batch.logit_rows.size() > static_cast<size_t>(options.max_logit_rows)) {
+  if (batch.logit_rows.size() + batch.draws.size() > static_cast<size_t>(options.max_logit_rows)) {
     return "more logit rows than max_logit_rows";
   }
   if (batch.positions.size() != num_rows || batch.slots.size() != num_rows) {
@@ -163,20 +197,7 @@ const char* BatchProblem(const Batch& batch, const ModelSpec& spec, const ModelO
     }
     if (batch.slots[i] < 0 || batch.slots[i] >= num_slots) return "a slot that does not exist";
   }
-  for (const std::vector<int32_t>* wanted : {&batch.logit_rows, &batch.hidden_rows}) {
-    int32_t previous = -1;
-    for (int32_t row : *wanted) {
-      if (row <= previous || row >= rows) {
-        return "logit_rows or hidden_rows not ascending rows of the batch";
-      }
-      previous = row;
-    }
-  }
-  for (int32_t row : batch.hidden_rows) {
-    if (std::binary_search(batch.logit_rows.begin(), batch.logit_rows.end(), row)) {
-      return "a row in both logit_rows and hidden_rows";
-    }
-  }
+  if (const char* problem = OutputProblem(batch, runner.draws())) return problem;
   for (const kernels::WatchedRow& w : batch.watched) {
     if (w.seq < 0 || w.seq >= batch.num_seqs() || w.row < 0 ||
         w.row >= batch.qo_indptr[w.seq + 1] - batch.qo_indptr[w.seq]) {

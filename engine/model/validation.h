@@ -11,8 +11,7 @@ namespace acuity::engine {
 // field, its value and the limit. kv_memory_bytes apart: each decoder decides what too little is.
 absl::Status CheckModel(const ModelSpec& spec, const ModelOptions& options);
 
-// Null, or what is wrong with the batch.
-const char* BatchProblem(const Batch& batch, const ModelSpec& spec, const ModelOptions& options,
-                         int num_blocks);
+// Null, or what is wrong with the batch for this runner.
+const char* BatchProblem(const Batch& batch, const ModelRunner& runner);
 
 }  // namespace acuity::engine

@@ -14,16 +14,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-absl::Status BadLogits(const char* when) {
-  return absl::InternalError(
-      absl::StrCat("logits ", when, ": NaN or +infinity among them, or none is finite"));
-}
-
-bool ChangesLogits(const SamplingParams& params, const Sampler::Context& context) {
-  return !params.logit_bias.empty() || !context.banned.empty() || params.repetition_penalty != 1 ||
-         params.presence_penalty != 0 || params.frequency_penalty != 0;
-}
-
 // Weight and token in one integer, which orders by weight, then by the lower id: positive floats
 // order as their bits do. Selection then compares and moves plain integers, side by side in memory.
 uint64_t Candidate(float weight, TokenId token) {
@@ -57,6 +47,11 @@ void MostLikely(std::span<const float> logits, int k, double log_sum_exp,
 
 }  // namespace
 
+absl::Status BadLogits(const char* which) {
+  return absl::InternalError(
+      absl::StrCat("logits ", which, ": NaN or +infinity among them, or none is finite"));
+}
+
 Sampler::Sampler(int vocab_size)
     : work_(vocab_size), candidates_(vocab_size), distinct_(vocab_size), counts_(vocab_size) {}
 
@@ -68,9 +63,9 @@ absl::StatusOr<Sampled> Sampler::Sample(std::span<const float> logits, const Sam
                                         const Context& context) {
   if (logits.size() != work_.size()) return absl::InternalError("logits of another vocabulary");
   LogitScan scan = Scan(logits);
-  if (!scan.valid) return BadLogits("from the model");
+  if (!scan.valid) return BadLogits();
   const bool greedy = params.temperature == 0;
-  const bool changes = ChangesLogits(params, context);
+  const bool changes = params.changes_logits() || !context.banned.empty();
   if (changes || !greedy) std::copy(logits.begin(), logits.end(), work_.begin());
   if (changes) {
     if (absl::Status status = Adjust(params, context); !status.ok()) return status;
@@ -96,7 +91,7 @@ absl::StatusOr<TokenLogprob> Sampler::Score(std::span<const float> logits, Token
     return absl::InvalidArgumentError(absl::StrCat("token ", token, " is outside the vocabulary"));
   }
   const LogitScan scan = Scan(logits);
-  if (!scan.valid) return BadLogits("from the model");
+  if (!scan.valid) return BadLogits();
   const double log_sum_exp = LogSumExp(logits, scan.max);
   if (top != nullptr) top->clear();
   if (k > 0) MostLikely(logits, k, log_sum_exp, top);

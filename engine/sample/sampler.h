@@ -27,6 +27,9 @@ struct Sampled {
   std::vector<TokenLogprob> top;
 };
 
+// Internal: why nothing can be drawn, by whomever.
+absl::Status BadLogits(const char* which = "from the model");
+
 // Scratch for one vocabulary, reused from call to call: nothing is allocated but `top`. One thread
 // at a time.
 class Sampler {

@@ -38,6 +38,8 @@ struct Sequence {
   uint64_t order = 0;  // admission order: ties in priority go to the older
   absl::Time first_scheduled = absl::InfinitePast();
 
+  // What its draws are keyed on, with the position of the token to be drawn.
+  uint64_t seed() const { return request->sampling.seed + static_cast<uint64_t>(sample); }
   int num_output() const { return static_cast<int>(tokens.size()) - prompt_size; }
 };
 

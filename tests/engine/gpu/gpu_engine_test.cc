@@ -1,9 +1,12 @@
-// The whole façade over the GPU's decoder, on the emulated GPU: tokens, statistics, a poisoned
-// request, a lost device.
+// The whole façade over the GPU's decoder, on the emulated GPU: tokens, who draws them, statistics,
+// a poisoned request, a lost device.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <random>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -36,23 +39,48 @@ testing::Bytes PoisonedLlama() {
   return testing::PoisonedLlama(std::move(b));
 }
 
+// The same decoder, of which only logits are asked: the host draws from them.
+class DrawsNothing final : public ModelRunner {
+ public:
+  explicit DrawsNothing(std::unique_ptr<ModelRunner> runner) : runner_(std::move(runner)) {}
+
+  absl::Status Step(const Batch& batch, StepOutput* output) override {
+    return runner_->Step(batch, output);
+  }
+  void ZeroBlocks(std::span<const int32_t> blocks) override { runner_->ZeroBlocks(blocks); }
+  const ModelSpec& spec() const override { return runner_->spec(); }
+  const ModelOptions& options() const override { return runner_->options(); }
+  int num_blocks() const override { return runner_->num_blocks(); }
+  int64_t bytes_per_block() const override { return runner_->bytes_per_block(); }
+  int64_t weight_bytes() const override { return runner_->weight_bytes(); }
+
+ private:
+  const std::unique_ptr<ModelRunner> runner_;
+};
+
+enum class Machine { kCpu, kGpu, kGpuWithoutDraws };
+
 class GpuEngineTest : public ::testing::Test {
  protected:
   GpuEngineTest() { directory_.Write("model.gguf", PoisonedLlama()); }
 
-  std::unique_ptr<Engine> Start(bool on_gpu) {
+  std::unique_ptr<Engine> Start(Machine machine) {
     EngineOptions options{.name = "tiny",
                           .path = directory_ / "model.gguf",
                           .kv_memory_bytes = 1 << 20,
                           .max_batch_tokens = 128,  // every prompt is one chunk
                           .max_running = 8,
                           .report_min_tokens = 8};
-    if (on_gpu) {
-      options.make_runner = [control = control_](const Checkpoint& checkpoint, ModelSpec spec,
-                                                 ModelOptions model_options,
-                                                 kernels::ParallelFor parallel) {
-        return GpuDecoder::Create(std::make_unique<HostDevice>(control), checkpoint,
-                                  std::move(spec), std::move(model_options), parallel);
+    if (machine != Machine::kCpu) {
+      options.make_runner = [=, control = control_](const Checkpoint& checkpoint, ModelSpec spec,
+                                                    ModelOptions model_options,
+                                                    kernels::ParallelFor parallel) {
+        auto runner = GpuDecoder::Create(std::make_unique<HostDevice>(control), checkpoint,
+                                         std::move(spec), std::move(model_options), parallel);
+        if (runner.ok() && machine == Machine::kGpuWithoutDraws) {
+          runner = std::make_unique<DrawsNothing>(*std::move(runner));
+        }
+        return runner;
       };
     }
     auto engine = Engine::Create(std::move(options), &pool_, nullptr);
@@ -67,15 +95,18 @@ class GpuEngineTest : public ::testing::Test {
     return prompt;
   }
 
-  static std::shared_ptr<Recorder> Run(Engine& engine, std::vector<TokenId> prompt) {
+  // Greedy, of six tokens, and the model does not choose the poison: as `change` leaves it.
+  static std::shared_ptr<Recorder> Run(Engine& engine, std::vector<TokenId> prompt,
+                                       const std::function<void(Request*)>& change = {}) {
     Request request;
     request.id = Engine::NextRequestId();
     request.prompt = std::move(prompt);
     request.sampling.temperature = 0;
     request.sampling.max_tokens = 6;
     request.sampling.ignore_eos = true;
-    request.sampling.logit_bias = {{kPoison, -100.0f}};  // not to be chosen by the model itself
+    request.sampling.logit_bias = {{kPoison, -100.0f}};
     request.arrival = absl::Now();
+    if (change) change(&request);
     EXPECT_EQ(engine.Prepare(&request), absl::OkStatus());
     auto sink = std::make_shared<Recorder>();
     EXPECT_EQ(engine.Submit(std::make_shared<const Request>(std::move(request)), sink),
@@ -89,7 +120,7 @@ class GpuEngineTest : public ::testing::Test {
 };
 
 TEST_F(GpuEngineTest, RequestsTogetherAndAlone) {
-  const std::unique_ptr<Engine> gpu = Start(true), cpu = Start(false);
+  const std::unique_ptr<Engine> gpu = Start(Machine::kGpu), cpu = Start(Machine::kCpu);
   EXPECT_EQ(gpu->info().device, "emulated GPU");
   EXPECT_EQ(cpu->info().device, "cpu");
   EXPECT_EQ(gpu->info().dtype, "bfloat16");
@@ -110,7 +141,7 @@ TEST_F(GpuEngineTest, RequestsTogetherAndAlone) {
   }
   EXPECT_GT(control_->replays, 0);
   // By another engine: what the first has cached, it would not compute in the same chunks.
-  const std::unique_ptr<Engine> other = Start(true);
+  const std::unique_ptr<Engine> other = Start(Machine::kGpu);
   std::vector<std::shared_ptr<Recorder>> together;
   for (uint32_t i = 0; i < 3; ++i) {
     together.push_back(Run(*other, Prompt(10 + 15 * static_cast<int>(i), i)));
@@ -125,7 +156,7 @@ TEST_F(GpuEngineTest, RequestsTogetherAndAlone) {
 }
 
 TEST_F(GpuEngineTest, ANaNFailsItsRequestAlone) {
-  const std::unique_ptr<Engine> gpu = Start(true), other = Start(true);
+  const std::unique_ptr<Engine> gpu = Start(Machine::kGpu), other = Start(Machine::kGpu);
   const auto clean = Run(*other, Prompt(20, 1));
   clean->Wait();
   std::vector<TokenId> poisoned = Prompt(20, 2);
@@ -138,8 +169,119 @@ TEST_F(GpuEngineTest, ANaNFailsItsRequestAlone) {
   EXPECT_EQ(gpu->gauges().held_blocks, 0);
 }
 
+// What a request asks for beside its seed. The first ones may be drawn on the device.
+using Change = std::function<void(SamplingParams*)>;
+const Change kDrawn[] = {
+    [](SamplingParams* p) { p->temperature = 0; },
+    [](SamplingParams* p) { p->temperature = 1; },
+    [](SamplingParams* p) { p->temperature = 0.6f, p->top_k = 4; },
+    [](SamplingParams* p) { p->temperature = 1.4f, p->top_p = 0.5f; },
+    [](SamplingParams* p) { p->temperature = 1.1f, p->min_p = 0.2f; },
+    [](SamplingParams* p) { p->top_k = 40, p->top_p = 0.9f, p->min_p = 0.01f, p->n = 2; },
+};
+const Change kFromLogits[] = {
+    [](SamplingParams* p) {
+      p->logit_bias = {{20, 3.0f}};
+    },
+    [](SamplingParams* p) { p->repetition_penalty = 1.3f; },
+    [](SamplingParams* p) { p->presence_penalty = 0.7f, p->frequency_penalty = 0.4f; },
+    [](SamplingParams* p) { p->logprobs = 2; },
+    // Banned until there are three tokens, drawn thereafter.
+    [](SamplingParams* p) {
+      p->min_tokens = 3, p->stop_tokens = {20, 21, 22, 23};
+    },
+};
+
+std::vector<Change> AllChanges() {
+  std::vector<Change> changes(std::begin(kDrawn), std::end(kDrawn));
+  changes.insert(changes.end(), std::begin(kFromLogits), std::end(kFromLogits));
+  return changes;
+}
+
+TEST_F(GpuEngineTest, DrawsWhatTheHostWould) {
+  // All at once, beside prompts that are scored and embedded.
+  const auto run = [](Engine& engine) {
+    std::vector<std::shared_ptr<Recorder>> sinks;
+    uint64_t seed = 0;
+    for (const Change& change : AllChanges()) {
+      sinks.push_back(Run(engine, Prompt(9 + static_cast<int>(seed), 5), [&](Request* request) {
+        request->sampling.logit_bias = {};
+        request->sampling.temperature = 0.9f;
+        request->sampling.seed = ++seed;
+        change(&request->sampling);
+      }));
+    }
+    sinks.push_back(Run(engine, Prompt(17, 6), [](Request* request) { request->score = true; }));
+    sinks.push_back(
+        Run(engine, Prompt(17, 7), [](Request* request) { request->pooling = Pooling::kMean; }));
+    return sinks;
+  };
+  const std::unique_ptr<Engine> device = Start(Machine::kGpu);
+  const std::unique_ptr<Engine> host = Start(Machine::kGpuWithoutDraws);
+  const auto actual = run(*device), expected = run(*host);
+  std::set<std::vector<TokenId>> distinct;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const RequestResult result = actual[i]->Wait(), wanted = expected[i]->Wait();
+    EXPECT_EQ(result.status, wanted.status) << i;
+    EXPECT_EQ(result.completion_tokens, wanted.completion_tokens) << i;
+    EXPECT_EQ(actual[i]->tokens(), expected[i]->tokens()) << i;
+    EXPECT_TRUE(result.embedding == wanted.embedding);
+    ASSERT_EQ(result.prompt_logprobs.size(), wanted.prompt_logprobs.size());
+    for (size_t j = 1; j < wanted.prompt_logprobs.size(); ++j) {
+      EXPECT_EQ(result.prompt_logprobs[j].logprob, wanted.prompt_logprobs[j].logprob);
+    }
+    distinct.insert(actual[i]->tokens());
+  }
+  EXPECT_GT(distinct.size(), 8u);
+  EXPECT_FALSE(actual.back()->Wait().embedding.empty());
+}
+
+TEST_F(GpuEngineTest, ReadsBackNoLogitsThatNobodyWants) {
+  const std::unique_ptr<Engine> gpu = Start(Machine::kGpu);
+  const auto read = [&](const Change& change) {
+    const int64_t before = control_->bytes_to_host;
+    const auto sink = Run(*gpu, Prompt(9, 5), [&](Request* request) {
+      request->sampling.logit_bias = {};
+      request->attention = AttentionDetail::kOff;
+      change(&request->sampling);
+    });
+    EXPECT_EQ(sink->Wait().status, absl::OkStatus());
+    EXPECT_EQ(sink->tokens().size(), 6u);
+    return control_->bytes_to_host - before;
+  };
+  constexpr int64_t kToken = 4, kRow = 4 * kVocab;
+  EXPECT_EQ(read([](SamplingParams*) {}), 6 * kToken);
+  EXPECT_EQ(read([](SamplingParams* p) { p->temperature = 1, p->seed = 3; }), 6 * kToken);
+  EXPECT_EQ(read([](SamplingParams* p) { p->logprobs = 0; }), 6 * kRow);
+  EXPECT_EQ(read([](SamplingParams* p) { p->min_tokens = 2; }), 2 * kRow + 4 * kToken);
+}
+
+TEST_F(GpuEngineTest, ANaNIsDrawnFromByNobody) {
+  // Neighbours in one step; the host says the same of the same logits.
+  const auto run = [](Engine& engine) {
+    std::vector<TokenId> poisoned = Prompt(20, 2);
+    poisoned[9] = kPoison;
+    const auto drawn = [](Request* request) { request->sampling.logit_bias = {}; };
+    return std::pair(Run(engine, poisoned, drawn), Run(engine, Prompt(20, 1), drawn));
+  };
+  const std::unique_ptr<Engine> gpu = Start(Machine::kGpu);
+  const std::unique_ptr<Engine> host = Start(Machine::kGpuWithoutDraws);
+  const auto [bad, good] = run(*gpu);
+  const auto [host_bad, host_good] = run(*host);
+  const absl::Status status = bad->Wait().status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("logits from the model: NaN"));
+  EXPECT_EQ(status, host_bad->Wait().status);
+  EXPECT_EQ(good->Wait().status, absl::OkStatus());
+  EXPECT_EQ(host_good->Wait().status, absl::OkStatus());
+  EXPECT_EQ(good->tokens().size(), 6u);
+  EXPECT_EQ(good->tokens(), host_good->tokens());
+  EXPECT_TRUE(gpu->Drain(absl::Now() + absl::Seconds(60)));
+  EXPECT_EQ(gpu->gauges().held_blocks, 0);
+}
+
 TEST_F(GpuEngineTest, ALostDeviceIsTold) {
-  const std::unique_ptr<Engine> gpu = Start(true);
+  const std::unique_ptr<Engine> gpu = Start(Machine::kGpu);
   control_->fault = "CUDA: unspecified launch failure";
   control_->fault_is_fatal = true;
   EXPECT_EQ(Run(*gpu, Prompt(20, 1))->Wait().status,

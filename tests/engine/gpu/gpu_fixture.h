@@ -97,6 +97,7 @@ struct Result {
   absl::Status status;
   std::vector<float> logits, hidden, span_mass;
   std::vector<kernels::RowSums> sums;
+  std::vector<int32_t> tokens;
 };
 
 inline Result Execute(ModelRunner& runner, const Batch& batch) {
@@ -107,6 +108,7 @@ inline Result Execute(ModelRunner& runner, const Batch& batch) {
   result.hidden.assign(output.hidden.begin(), output.hidden.end());
   result.span_mass.assign(output.span_mass.begin(), output.span_mass.end());
   result.sums.assign(output.sums.begin(), output.sums.end());
+  result.tokens.assign(output.tokens.begin(), output.tokens.end());
   return result;
 }
 

@@ -91,6 +91,7 @@ absl::Status HostDevice::CopyToDevice(void* to, const void* from, int64_t bytes)
 
 absl::Status HostDevice::CopyToHost(void* to, const void* from, int64_t bytes) {
   ++control_->copies_to_host;
+  control_->bytes_to_host += bytes;
   return CopyToDevice(to, from, bytes);
 }
 

@@ -24,6 +24,7 @@ class HostDevice final : public Device {
 
     int64_t allocated_bytes = 0;
     int allocations = 0, captures = 0, replays = 0, copies_to_host = 0;
+    int64_t bytes_to_host = 0;
   };
 
   explicit HostDevice(std::shared_ptr<Control> control) : control_(std::move(control)) {}

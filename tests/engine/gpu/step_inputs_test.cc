@@ -70,6 +70,32 @@ TEST_F(StepInputsTest, DecodingIsPaddedToABucket) {
   EXPECT_THAT(Read<int32_t>(at.zeroed_blocks, 2), ElementsAre(5, 9));
 }
 
+TEST_F(StepInputsTest, ABucketDrawsFromAllOfItsRows) {
+  Batch batch = Decoding(3, 20);
+  batch.logit_rows = {1};
+  batch.draws = {{0, {.temperature = 0.5f, .top_k = 4, .seed = 9, .position = 21}},
+                 {2, {.top_p = 0.25f, .min_p = 0.125f}}};
+  const StepShape& shape = Plan(batch);
+  EXPECT_EQ(shape.bucket_keys, 512);
+  EXPECT_EQ(shape.logit_rows, 4);
+  EXPECT_EQ(shape.draws, 4);
+  EXPECT_EQ(shape.PlaceOf(2, 1), 2);
+  const auto draws = Read<kernels::SampleRow>(step_.offsets().draws, 4);
+  EXPECT_EQ(draws[0].temperature, 0.5f);
+  EXPECT_EQ(draws[0].top_k, 4);
+  EXPECT_EQ(draws[0].seed, 9u);
+  EXPECT_EQ(draws[0].position, 21);
+  EXPECT_EQ(draws[1].temperature, 0);  // greedy: leaves the logits alone
+  EXPECT_EQ(draws[2].temperature, 1);
+  EXPECT_EQ(draws[2].top_p, 0.25f);
+  EXPECT_EQ(draws[2].min_p, 0.125f);
+  EXPECT_EQ(draws[3].temperature, 0);
+  // The same graph as one from which nobody draws.
+  const InputOffsets at = step_.offsets();
+  EXPECT_EQ(Plan(Decoding(3, 20)).draws, 4);
+  EXPECT_EQ(at.draws, step_.offsets().draws);
+}
+
 TEST_F(StepInputsTest, BucketsArePowersOfTwoUpToTheLargest) {
   for (const auto& [seqs, bucket] : {std::pair(1, 1), {2, 2}, {4, 4}, {5, 6}, {6, 6}}) {
     EXPECT_EQ(Plan(Decoding(seqs, 3)).seqs, bucket);
@@ -94,13 +120,19 @@ TEST_F(StepInputsTest, WhatIsNoPureDecodingIsTakenAsItIs) {
   Batch batch = Decoding(2, 20);
   AddSequence(tokens, 0, blocks, 16, LogitRows::kNone, &batch);
   batch.hidden_rows = {3};
+  batch.logit_rows = {1};
+  batch.draws = {{0, {.seed = 5}}};
   const StepShape& shape = Plan(batch);
   EXPECT_EQ(shape.bucket_keys, 0);
   EXPECT_EQ(shape.rows, 5);
   EXPECT_EQ(shape.seqs, 3);
   EXPECT_FALSE(shape.keeps_all);
   EXPECT_EQ(shape.plans[0].decode, 2 * 3);  // three rows of a group of two fit a decode task
-  EXPECT_THAT(Read<int32_t>(step_.offsets().kept_rows, 3), ElementsAre(0, 1, 3));
+  EXPECT_THAT(Read<int32_t>(step_.offsets().kept_rows, 3), ElementsAre(1, 0, 3));
+  EXPECT_EQ(shape.logit_rows, 2);
+  EXPECT_EQ(shape.draws, 1);
+  EXPECT_EQ(shape.PlaceOf(0, 0), 0);
+  EXPECT_EQ(Read<kernels::SampleRow>(step_.offsets().draws, 1)[0].seed, 5u);
 
   batch = Decoding(2, 20);
   batch.logit_rows = {1};  // a prompt's chunk of one token
@@ -135,7 +167,8 @@ TEST_F(StepInputsTest, ArraysDoNotOverlap) {
     const StepShape& shape = Plan(batch, {1});
     const InputOffsets& at = step_.offsets();
     std::vector<int64_t> starts = {at.tokens,   at.positions,    at.slots,         at.qo_indptr,
-                                   at.kv_len,   at.block_tables, at.measured,      at.spans,
+                                   at.kv_len,   at.block_tables, at.measured,      at.draws,
+                                   at.spans,
                                    at.plans[0], at.plans[1],     at.zeroed_blocks, at.end};
     const std::vector<int64_t> sizes = {4 * shape.rows,
                                         4 * shape.rows,
@@ -143,7 +176,8 @@ TEST_F(StepInputsTest, ArraysDoNotOverlap) {
                                         4 * (shape.seqs + 1),
                                         4 * shape.seqs,
                                         int64_t{4} * shape.seqs * shape.block_table_stride,
-                                        24 * shape.measured,
+                                        int64_t{sizeof(kernels::MeasuredRows)} * shape.measured,
+                                        int64_t{sizeof(kernels::SampleRow)} * shape.draws,
                                         0,
                                         kernels::cuda::PlanBytes(shape.plans[0]),
                                         kernels::cuda::PlanBytes(shape.plans[1]),

@@ -23,6 +23,7 @@ inline void ClearBatch(int stride, Batch* batch) {
   batch->hidden_rows.clear();
   batch->measured.clear();
   batch->watched.clear();
+  batch->draws.clear();
 }
 
 // Appends a sequence whose new tokens stand at positions first, first + 1, ...; `blocks` holds all
