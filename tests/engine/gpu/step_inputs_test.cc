@@ -166,10 +166,10 @@ TEST_F(StepInputsTest, ArraysDoNotOverlap) {
     kernels::AppendMeasured({0, 1, batch.kv_len[0]}, kLayers, 4, &batch.measured);
     const StepShape& shape = Plan(batch, {1});
     const InputOffsets& at = step_.offsets();
-    std::vector<int64_t> starts = {at.tokens,   at.positions,    at.slots,         at.qo_indptr,
-                                   at.kv_len,   at.block_tables, at.measured,      at.draws,
-                                   at.spans,
-                                   at.plans[0], at.plans[1],     at.zeroed_blocks, at.end};
+    std::vector<int64_t> starts = {at.tokens, at.positions,    at.slots,    at.qo_indptr,
+                                   at.kv_len, at.block_tables, at.measured, at.draws,
+                                   at.spans,  at.plans[0],     at.plans[1], at.zeroed_blocks,
+                                   at.end};
     const std::vector<int64_t> sizes = {4 * shape.rows,
                                         4 * shape.rows,
                                         8 * shape.rows,
