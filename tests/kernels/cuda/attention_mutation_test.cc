@@ -54,7 +54,8 @@ TEST_P(AttentionMutation, BarrierMissing) {
   ExpectSeen<Mutation::kMissingBarrier>(GetParam(), HasSubstr("race"));
 }
 TEST_P(AttentionMutation, CopiesNotWaitedFor) {
-  ExpectSeen<Mutation::kMissingCopyWait>(GetParam(), AnyOf("out", HasSubstr("race")));
+  ExpectSeen<Mutation::kMissingCopyWait>(GetParam(),
+                                         AnyOf("out", HasSubstr("race"), HasSubstr("in flight")));
 }
 
 }  // namespace
