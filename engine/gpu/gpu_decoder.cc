@@ -511,6 +511,7 @@ absl::Status GpuDecoder::ReadBackLogits(const Batch& batch, const StepShape& sha
     const auto adjoins = [&] {
       return shape.PlaceOf(rows[end], end) == place + static_cast<int>(end - begin);
     };
+    end = begin + 1;
     while (end < rows.size() && adjoins()) ++end;
     ACUITY_RETURN_IF_ERROR(device_->CopyToHost(
         pinned_outputs_.As<std::byte>() + static_cast<int64_t>(begin) * row_bytes,

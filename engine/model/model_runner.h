@@ -93,7 +93,7 @@ class ModelRunner {
   // Overwrites blocks with zeros: what a corrupted sequence leaves must not reach another.
   virtual void ZeroBlocks(std::span<const int32_t> blocks) = 0;
 
-  // Whether it draws tokens: decided once and for all.
+  // Whether it draws tokens (Batch::draws); never changes.
   virtual bool draws() const { return false; }
   virtual const ModelSpec& spec() const = 0;
   virtual const ModelOptions& options() const = 0;

@@ -1,5 +1,6 @@
 // A real model on the CPU and on a GPU, side by side: prints how far apart they are, fails if it is
-// further than bfloat16 explains.
+// further than bfloat16 explains, or if the GPU draws another token than the CPU's sampler from the
+// GPU's logits.
 //
 //   engine_gpu_check [--model PATH] [--tokens N] [--steps N]
 //
@@ -15,9 +16,11 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/opened_model.h"
+#include "engine/sample/sampler.h"
 #include "kernels/cpu/thread_pool.h"
 #include "tests/engine/gpu/engine_check.h"
 #include "tests/engine/model/batch_maker.h"
@@ -42,6 +45,7 @@ const char* const kText =
 
 struct Output {
   std::vector<float> logits;
+  std::vector<int32_t> tokens;
   std::vector<kernels::RowStats> stats;
 };
 
@@ -49,7 +53,39 @@ Output Step(ModelRunner& runner, const Batch& batch) {
   StepOutput output;
   const absl::Status status = runner.Step(batch, &output);
   if (!status.ok()) Fail(runner.device() + ": " + status.ToString());
-  return {{output.logits.begin(), output.logits.end()}, {output.stats.begin(), output.stats.end()}};
+  return {{output.logits.begin(), output.logits.end()},
+          {output.tokens.begin(), output.tokens.end()},
+          {output.stats.begin(), output.stats.end()}};
+}
+
+// The step once more, drawn: how many of its tokens are those that the sampler draws from `logits`,
+// which it gave before.
+int SameDraws(ModelRunner& runner, Batch batch, const std::vector<float>& logits, int step) {
+  const SamplingParams kinds[] = {{.temperature = 0},
+                                  {.temperature = 0.8f, .top_p = 0.95f},
+                                  {.temperature = 1.2f, .top_k = 50, .min_p = 0.02f},
+                                  {.temperature = 1}};
+  const SamplingParams& params = kinds[static_cast<size_t>(step) % std::size(kinds)];
+  for (const int32_t row : std::exchange(batch.logit_rows, {})) {
+    batch.draws.push_back({row,
+                           {.temperature = params.temperature,
+                            .top_k = params.top_k,
+                            .top_p = params.top_p,
+                            .min_p = params.min_p,
+                            .seed = static_cast<uint64_t>(row),
+                            .position = batch.positions[static_cast<size_t>(row)] + 1}});
+  }
+  const std::vector<int32_t> tokens = Step(runner, batch).tokens;
+  const size_t vocab = logits.size() / tokens.size();
+  Sampler sampler(static_cast<int>(vocab));
+  int same = 0;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const kernels::SampleRow& row = batch.draws[i].sample;
+    const auto sampled = sampler.Sample(std::span(logits).subspan(i * vocab, vocab), params,
+                                        {.seed = row.seed, .position = row.position});
+    same += sampled.ok() && sampled->token == tokens[i];
+  }
+  return same;
 }
 
 struct Differences {
@@ -117,6 +153,17 @@ std::unique_ptr<ModelRunner> Make(const RunnerFactory& make, const OpenedModel& 
   return *std::move(runner);
 }
 
+std::vector<int32_t> Prompt(const Tokenizer& tokenizer, int size) {
+  std::vector<int32_t> tokens;
+  while (static_cast<int>(tokens.size()) < size) {
+    const auto more = tokenizer.Encode(kText, {.add_special = tokens.empty()});
+    if (!more.ok()) Fail(more.status().ToString());
+    tokens.insert(tokens.end(), more->begin(), more->end());
+  }
+  tokens.resize(static_cast<size_t>(size));
+  return tokens;
+}
+
 // Two sequences, with the pages [0, stride) and [stride, 2 stride).
 int Check(const Arguments& arguments) {
   auto model = OpenModel(arguments.model, "");
@@ -124,14 +171,7 @@ int Check(const Arguments& arguments) {
   kernels::ThreadPool pool(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   const auto gpu = Make(RunnerUnderTest(), *model, arguments, &pool);
   const auto cpu = Make(ModelRunner::Create, *model, arguments, &pool);
-  std::vector<int32_t> tokens;
-  while (static_cast<int>(tokens.size()) < arguments.tokens) {
-    const auto more = model->tokenizer->Encode(kText, {.add_special = tokens.empty()});
-    if (!more.ok()) Fail(more.status().ToString());
-    tokens.insert(tokens.end(), more->begin(), more->end());
-  }
-  tokens.resize(static_cast<size_t>(arguments.tokens));
-
+  const std::vector<int32_t> tokens = Prompt(*model->tokenizer, arguments.tokens);
   const int stride = (arguments.tokens + arguments.steps) / kBlockSize + 1;
   std::vector<int32_t> blocks[2];
   for (int i = 0; i < 2; ++i) {
@@ -156,6 +196,7 @@ int Check(const Arguments& arguments) {
               LogitRows::kLast, &batch);
   Output last = Step(*cpu, batch);
   prefill.Add(Step(*gpu, batch), last, vocab);
+  int same_draws = 0;
   std::vector<int32_t> next = {tokens.back(), tokens[static_cast<size_t>(half)]};
   for (int step = 0; step < arguments.steps; ++step) {
     ClearBatch(stride, &batch);
@@ -166,14 +207,17 @@ int Check(const Arguments& arguments) {
                   LogitRows::kLast, &batch);
     }
     last = Step(*cpu, batch);
-    decode.Add(Step(*gpu, batch), last, vocab);
+    const Output on_gpu = Step(*gpu, batch);
+    decode.Add(on_gpu, last, vocab);
+    same_draws += SameDraws(*gpu, batch, on_gpu.logits, step);
     for (size_t i = 0; i < 2; ++i) {
       const auto begin = last.logits.begin() + static_cast<int64_t>(i * vocab);
       next[i] = static_cast<int32_t>(std::max_element(begin, begin + static_cast<int64_t>(vocab)) -
                                      begin);
     }
   }
-  bool close = true;
+  std::printf("%d of %d tokens drawn there are the sampler's\n", same_draws, 2 * arguments.steps);
+  bool close = same_draws == 2 * arguments.steps;
   for (const auto& [name, d] : {std::pair("prefill", &prefill), {"decode", &decode}}) {
     std::printf(
         "%s on %s: logits differ by %.4f (relative RMS), entropy by %.5f nats on average, "
