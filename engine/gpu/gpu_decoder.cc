@@ -91,6 +91,9 @@ GpuDecoder::GpuDecoder(std::unique_ptr<Device> device, ModelSpec spec, ModelOpti
     plan_of_layer_.push_back(static_cast<int>(same - windows.begin()));
     if (same == windows.end()) windows.push_back(layer.window);
   }
+  if (spec_.experts.count > 0) {
+    graph_status_ = absl::UnimplementedError("a step of a model with experts waits in every layer");
+  }
   const int bucket =
       std::min({options_.max_batch_sequences, options_.max_batch_tokens, options_.max_logit_rows});
   step_ = std::make_unique<StepInputs>(shape_, spec_.num_layers, std::move(windows), bucket);

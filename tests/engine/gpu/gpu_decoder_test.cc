@@ -118,6 +118,18 @@ TEST(GpuDecoderTest, ReplayedGraphsGiveTheSameBits) {
   EXPECT_EQ(without.decoder().graph_status().message(), "no capture today");
 }
 
+TEST(GpuDecoderTest, ModelsWithExpertsHaveNoGraphs) {
+  ModelSpec spec = SmallLlama();
+  spec.experts = {6, 2};
+  spec.ffn_size = 48;
+  const TinyCheckpoint checkpoint(spec, kSeed);
+  const EmulatedGpu gpu = MakeGpu(checkpoint);
+  for (const Result& result : Decode(*gpu.runner, 6)) EXPECT_TRUE(result.status.ok());
+  EXPECT_EQ(gpu.control->captures, 0);
+  EXPECT_EQ(gpu.decoder().replayed_steps(), 0);
+  EXPECT_EQ(gpu.decoder().graph_status().code(), absl::StatusCode::kUnimplemented);
+}
+
 // Sums of sequences are those of their rows, whoever else is measured and by whatever launch.
 TEST(GpuDecoderTest, SumsAreOfTheRowsThatWereAskedFor) {
   ModelSpec spec = SmallLlama();

@@ -16,6 +16,10 @@
 #include "tests/engine/model/batch_maker.h"
 #include "tests/engine/model/tiny_model.h"
 
+// AddressSanitizer would end the program where TooMuchMemoryIsResourceExhausted asks for it.
+extern "C" const char* __asan_default_options();
+const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+
 namespace acuity::engine {
 namespace {
 
