@@ -61,7 +61,7 @@ void ActiveRequest::AskForAttention(const ScheduledSequence& scheduled, int inde
                                     Batch* batch) const {
   const Sequence& sequence = *scheduled.sequence;
   const std::vector<kernels::KeySpan>& watch = request_->watch;
-  const int end = sequence.computed + scheduled.num_tokens;
+  const int end = std::min(sequence.computed + scheduled.num_tokens, kernels::kMostSummedKeys);
   const int begin = std::max({sequence.computed, samples_[sequence.sample].measured,
                               sequence.sample == 0 ? 0 : sequence.prompt_size});
   const int watched = watch.empty() ? end : std::max(begin, sequence.prompt_size - 1);

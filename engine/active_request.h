@@ -35,7 +35,8 @@ class ActiveRequest {
   // Before a step: appends to batch->measured and batch->watched which rows of a scheduled chunk,
   // sequence `index` of the batch, this request wants measured. A row is measured once, whatever is
   // computed again after a preemption; the prompt's rows are those of sample 0. Of a request that
-  // watches spans, the prompt's last row and all after it are watched, and measured alone.
+  // watches spans, the prompt's last row and all after it are watched, and measured alone. Nothing
+  // beyond kernels::kMostSummedKeys is.
   void AskForAttention(const ScheduledSequence& scheduled, int index, Batch* batch) const;
   // After it, unless it failed: adds what rows that were asked for gave, in their order. Their own
   // sums begin at `sums`; masses, layer_stride: see SpanAccumulator, empty unless the row is

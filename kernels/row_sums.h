@@ -28,10 +28,10 @@
 
 namespace acuity::kernels {
 
-inline constexpr float kRowSumUnit = 0x1p-32f;     // of entropy, normalized, fraction and p
-inline constexpr float kEffectiveUnit = 0x1p-16f;  // of e^H
-inline constexpr int kMostTermsLog2 = 25;          // rows x heads in one sum
-inline constexpr int kMostSummedKeys = (1 << 21) - 1;
+inline constexpr float kRowSumUnit = 0x1p-32f;         // of entropy, normalized, fraction and p
+inline constexpr float kEffectiveUnit = 0x1p-16f;      // of e^H
+inline constexpr int kMostTermsLog2 = 25;              // rows x heads in one sum
+inline constexpr int kMostSummedKeys = (1 << 21) - 1;  // that a summed row sees
 
 // Sums over rows, or over rows and heads, in the units above.
 struct RowSums {

@@ -30,7 +30,7 @@ void AttentionAccumulator::Add(const kernels::MeasuredRows& rows,
     // All rows are in the bucket of the first: see MeasuredRows.
     const int window = windows[layer];
     const int n = window > 0 ? std::min(rows.first_n, window) : rows.first_n;
-    const int bucket = std::min(kernels::ContextBucket(n), kBuckets - 1);
+    const int bucket = kernels::ContextBucket(n);
     for (int head = 0; head < heads; ++head) {
       const kernels::RowSums& of_head = sums[static_cast<size_t>(layer) * heads + head];
       sums_[Index(layer, bucket, width_ > 1 ? head : 0)].Add(of_head);

@@ -62,7 +62,7 @@ class AttentionAccumulator {
   bool empty() const { return empty_; }
 
  private:
-  static constexpr int kBuckets = 21;   // up to 2^21 - 1 keys; longer contexts count in the last
+  static constexpr int kBuckets = 21;   // up to kernels::kMostSummedKeys; nobody sums beyond
   __extension__ using Wide = __int128;  // any number of kernels::RowSums adds up in it
   struct Sums {
     Wide rows = 0, entropy = 0, normalized = 0, effective = 0, fraction = 0, max_probability = 0;
