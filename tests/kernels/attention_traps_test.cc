@@ -66,6 +66,15 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionTraps,
                                           testing::ValuesIn(Matrix().dtypes)),
                          Name);
 
+// Of the backends that have it.
+class SoftcapTraps : public AttentionTraps {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SoftcapTraps);
+INSTANTIATE_TEST_SUITE_P(
+    All, SoftcapTraps,
+    testing::Combine(testing::Range(0, Matrix().softcap ? static_cast<int>(Backends().size()) : 0),
+                     testing::ValuesIn(Matrix().dtypes)),
+    Name);
+
 TEST_P(AttentionTraps, DecodeScaleUsesTheAbsolutePositionAfterAnEightThousandTokenPrompt) {
   // Alone, key 0 has logit 1 and the others 0: p_max = n^s / (n^s + n - 1), which only n = 8193
   // gives.
@@ -157,7 +166,7 @@ TEST_P(AttentionTraps, RowsThatSeeNothingOfASplit) {
   }
 }
 
-TEST_P(AttentionTraps, SoftcapComesBeforeTheMask) {
+TEST_P(SoftcapTraps, ComesBeforeTheMask) {
   // After the mask, a masked key would count with exp(-cap) instead of nothing.
   std::vector<float> logits(70, 0.0f);
   GivenLogits given = Given(logits);
@@ -166,7 +175,7 @@ TEST_P(AttentionTraps, SoftcapComesBeforeTheMask) {
   EXPECT_NEAR(ExpectExact(attention).stats[9].max_probability, 0.1, 1e-6);
 }
 
-TEST_P(AttentionTraps, SoftcapComesAfterTheRowScale) {
+TEST_P(SoftcapTraps, ComesAfterTheRowScale) {
   std::vector<float> logits(100, 0.0f);
   logits[3] = 1000;
   GivenLogits given = Given(logits);
