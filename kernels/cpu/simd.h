@@ -76,10 +76,10 @@ inline void StoreBFloat16(uint16_t* p, Vec v) {
   std::memcpy(p, &half, sizeof half);
 }
 
-// Sums (or maximises) the lanes by halving: one fixed order.
 typedef float Quad __attribute__((vector_size(16), may_alias));
 typedef float Octet __attribute__((vector_size(32), may_alias));
 
+// Sums (or maximises) the lanes by halving: one fixed order.
 template <typename V, typename Function>
 inline float Reduce(V v, const Function& function) {
   Quad quad;
