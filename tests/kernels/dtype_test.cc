@@ -13,6 +13,7 @@ TEST(DTypeTest, Sizes) {
   EXPECT_EQ(SizeOf(DType::kFloat32), 4u);
   EXPECT_EQ(SizeOf(DType::kBFloat16), 2u);
   EXPECT_EQ(SizeOf(DType::kFloat16), 2u);
+  EXPECT_EQ(SizeOf(DType::kFloat8), 1u);
 }
 
 TEST(DTypeTest, EveryBFloat16RoundTrips) {
@@ -83,6 +84,44 @@ TEST(DTypeTest, Float16RoundsToNearestEven) {
     ASSERT_EQ(FloatToFloat16(std::nextafter(middle, above)), low + 1);
     ASSERT_EQ(FloatToFloat16(-middle), 0x8000u | (low + (low & 1)));
   }
+}
+
+TEST(DTypeTest, Float8IsMantissaTimesPowerOfTwo) {
+  for (uint32_t bits = 0; bits <= 0xffu; ++bits) {
+    const float value = Float8ToFloat(static_cast<uint8_t>(bits));
+    const int exponent = static_cast<int>(bits >> 3 & 15), fraction = static_cast<int>(bits & 7);
+    if (exponent == 15 && fraction == 7) {
+      EXPECT_TRUE(std::isnan(value)) << bits;
+      EXPECT_EQ(FloatToFloat8(value), bits);
+      continue;
+    }
+    float expected = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
+                                   : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
+    if ((bits & 0x80u) != 0) expected = -expected;
+    ASSERT_EQ(value, expected) << bits;
+    ASSERT_EQ(FloatToFloat8(value), bits);
+  }
+  EXPECT_EQ(Float8ToFloat(0x7e), kMaxFloat8);
+}
+
+TEST(DTypeTest, Float8RoundsToNearestEven) {
+  for (uint32_t low = 0; low < 0x7eu; ++low) {
+    const float below = Float8ToFloat(static_cast<uint8_t>(low));
+    const float above = Float8ToFloat(static_cast<uint8_t>(low + 1));
+    const float middle = below + (above - below) / 2;
+    ASSERT_EQ(FloatToFloat8(middle), low + (low & 1)) << low;
+    ASSERT_EQ(FloatToFloat8(std::nextafter(middle, 0.0f)), low);
+    ASSERT_EQ(FloatToFloat8(std::nextafter(middle, above)), low + 1);
+    ASSERT_EQ(FloatToFloat8(-middle), 0x80u | (low + (low & 1)));
+  }
+}
+
+TEST(DTypeTest, Float8SaturatesAndShowsWhatIsBroken) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(FloatToFloat8(480), 0x7e);
+  EXPECT_EQ(FloatToFloat8(-std::numeric_limits<float>::max()), 0xfe);
+  EXPECT_TRUE(std::isnan(Float8ToFloat(FloatToFloat8(kInfinity))));
+  EXPECT_TRUE(std::isnan(Float8ToFloat(FloatToFloat8(-kInfinity))));
 }
 
 }  // namespace
