@@ -2,9 +2,9 @@
 // implementations: cuda_device.h, and the host's in tests/engine/gpu, on which the emulated kernels
 // run.
 //
-// Everything is enqueued on stream() in order and returns at once; Synchronise waits, and reports
-// what went wrong in between. One thread at a time. A device that is lost (health) stays so: every
-// later call fails with the same status, and only a new process helps.
+// Everything is enqueued on stream() in order and returns at once; Synchronise and Wait wait, and
+// report what went wrong in between. One thread at a time. A device that is lost (health) stays so:
+// every later call fails with the same status, and only a new process helps.
 #pragma once
 
 #include <cstdint>
@@ -55,6 +55,8 @@ struct DeviceGemm {
 
 class Device {
  public:
+  static constexpr int kMarks = 2;
+
   // What was captured; replayed on the device that made it, with the pointers and sizes that it was
   // captured with.
   class Graph {
@@ -74,14 +76,17 @@ class Device {
   // The host's, which the device copies from and to without waiting.
   virtual absl::StatusOr<DeviceMemory> AllocatePinned(std::string_view what, int64_t bytes) = 0;
 
-  // The host's side is pinned, and left alone until the next Synchronise.
+  // The host's side is pinned, and left alone until the device was waited for.
   virtual absl::Status CopyToDevice(void* to, const void* from, int64_t bytes) = 0;
   virtual absl::Status CopyToHost(void* to, const void* from, int64_t bytes) = 0;
   virtual absl::Status Zero(void* to, int64_t bytes) = 0;
   virtual absl::Status Gemm(const DeviceGemm& gemm) = 0;
 
-  // Internal: what went wrong in anything enqueued since the last call.
+  // Internal: what went wrong in anything enqueued and not waited for yet.
   virtual absl::Status Synchronise() = 0;
+  // The same of what was enqueued before a mark, 0 .. kMarks - 1, was set last.
+  virtual absl::Status Mark(int mark) = 0;
+  virtual absl::Status Wait(int mark) = 0;
 
   // Calls `enqueue`, whose work is not done but captured. It may not allocate, copy to or from the
   // host, or synchronise, and must have run before outside of a capture (libraries set themselves

@@ -55,8 +55,6 @@ absl::Status CheckSupported(const ModelSpec& spec, const ModelOptions& options,
   return absl::OkStatus();
 }
 
-int64_t Aligned(int64_t bytes) { return (bytes + 15) / 16 * 16; }
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> GpuDecoder::Create(
@@ -96,7 +94,9 @@ GpuDecoder::GpuDecoder(std::unique_ptr<Device> device, ModelSpec spec, ModelOpti
   }
   const int bucket =
       std::min({options_.max_batch_sequences, options_.max_batch_tokens, options_.max_logit_rows});
-  step_ = std::make_unique<StepInputs>(shape_, spec_.num_layers, std::move(windows), bucket);
+  for (int i = 0; i < Device::kMarks; ++i) {
+    slots_.emplace_back(StepInputs(shape_, spec_.num_layers, windows, bucket));
+  }
 }
 
 // What is still enqueued uses the memory that ends now.
@@ -191,60 +191,6 @@ int64_t GpuDecoder::mass_bytes(const StepShape& shape) const {
   return int64_t{spec_.num_layers} * shape.span_masses * static_cast<int64_t>(sizeof(uint64_t));
 }
 
-absl::Status GpuDecoder::Reserve(const StepShape& shape) {
-  // Half as much again, so that a growing context does not allocate at every step.
-  const auto grow = [this](DeviceMemory* memory, int64_t bytes, bool pinned) -> absl::Status {
-    if (bytes <= memory->bytes()) return absl::OkStatus();
-    graphs_.clear();
-    *memory = {};
-    const int64_t grown = bytes + bytes / 2;
-    ACUITY_ASSIGN_OR_RETURN(*memory, pinned ? device_->AllocatePinned("a step's arrays", grown)
-                                            : device_->Allocate("a step's arrays", grown));
-    return absl::OkStatus();
-  };
-  const int64_t sum_bytes = shape.sums * static_cast<int64_t>(sizeof(kernels::RowSums));
-  tokens_at_ = Aligned(int64_t{shape.logit_rows} * spec_.vocab_size * kFloat);
-  sums_at_ = tokens_at_ + Aligned(shape.draws * kInt);
-  masses_at_ = sums_at_ + Aligned(sum_bytes);
-  hidden_at_ = masses_at_ + Aligned(mass_bytes(shape));
-  const int64_t output_bytes = hidden_at_ + int64_t{shape.hidden_rows} * spec_.hidden_size * kHalf;
-  ACUITY_RETURN_IF_ERROR(grow(&inputs_, step_->offsets().end, false));
-  ACUITY_RETURN_IF_ERROR(grow(&pinned_inputs_, step_->offsets().end, true));
-  ACUITY_RETURN_IF_ERROR(grow(&pinned_outputs_, output_bytes, true));
-  ACUITY_RETURN_IF_ERROR(grow(&masses_, mass_bytes(shape), false));
-  ACUITY_RETURN_IF_ERROR(grow(&sums_, sum_bytes, false));
-  return grow(&workspace_, shape.workspace_floats * kFloat, false);
-}
-
-absl::Status GpuDecoder::Step(const Batch& batch, StepOutput* output) {
-  *output = {};
-  ACUITY_RETURN_IF_ERROR(device_->health());
-  if (const char* problem = BatchProblem(batch, *this)) {
-    return absl::InternalError(Concat("the batch has ", problem));
-  }
-  if (batch.num_rows() == 0) return absl::OkStatus();
-  const absl::Status status = Run(batch, output);
-  // What was enqueued before the failure may still use the pinned arrays.
-  if (!status.ok()) static_cast<void>(device_->Synchronise());
-  return status;
-}
-
-absl::Status GpuDecoder::Run(const Batch& batch, StepOutput* output) {
-  step_->Plan(batch, zeroed_blocks_);
-  const StepShape& shape = step_->shape();
-  ACUITY_RETURN_IF_ERROR(Reserve(shape));
-  step_->Write(batch, zeroed_blocks_, pinned_inputs_.As<std::byte>());
-  ACUITY_RETURN_IF_ERROR(device_->CopyToDevice(
-      inputs_.As<std::byte>(), pinned_inputs_.As<std::byte>(), step_->offsets().end));
-  ACUITY_RETURN_IF_ERROR(EnqueueZeroing());
-  ACUITY_RETURN_IF_ERROR(EnqueueOrReplay(shape));
-  ACUITY_RETURN_IF_ERROR(ReadBack(batch, shape));
-  ACUITY_RETURN_IF_ERROR(device_->Synchronise());
-  zeroed_blocks_.clear();
-  Deliver(batch, shape, output);
-  return absl::OkStatus();
-}
-
 absl::Status GpuDecoder::EnqueueOrReplay(const StepShape& shape) {
   if (shape.bucket_keys == 0 || !graph_status_.ok()) return Enqueue(shape);
   const auto [entry, first] =
@@ -321,6 +267,7 @@ void GpuDecoder::Embed(const StepShape& shape) {
   embed.position_table = weights_.positions;
   embed.scale = spec_.embedding_scale;
   embed.tokens = Input<int32_t>(step_->offsets().tokens);
+  embed.drawn = tokens_.As<int32_t>();
   embed.positions = Input<int32_t>(step_->offsets().positions);
   embed.residual = residual_.As<float>();
   embed.rows = shape.rows;
@@ -499,75 +446,6 @@ void GpuDecoder::Multiply(const void* x, int64_t rows, const GpuLinear& linear, 
   gemm.float_out = float_out;
   gemm.y = y;
   Check(device_->Gemm(gemm));
-}
-
-absl::Status GpuDecoder::ReadBack(const Batch& batch, const StepShape& shape) {
-  auto* to = pinned_outputs_.As<std::byte>();
-  const auto copy = [&](int64_t at, const void* from, int64_t bytes) {
-    return bytes == 0 ? absl::OkStatus() : device_->CopyToHost(to + at, from, bytes);
-  };
-  ACUITY_RETURN_IF_ERROR(ReadBackLogits(batch, shape));
-  const size_t draws = batch.draws.size();
-  const int tokens = draws == 0 ? 0 : shape.PlaceOf(batch.draws.back().row, draws - 1) + 1;
-  ACUITY_RETURN_IF_ERROR(copy(tokens_at_, tokens_.As<void>(), tokens * kInt));
-  ACUITY_RETURN_IF_ERROR(copy(sums_at_, sums_.As<void>(),
-                              shape.sums * static_cast<int64_t>(sizeof(kernels::RowSums))));
-  ACUITY_RETURN_IF_ERROR(copy(masses_at_, masses_.As<void>(), mass_bytes(shape)));
-  const int64_t row_bytes = spec_.hidden_size * kHalf;
-  return copy(hidden_at_, normed_.As<std::byte>() + shape.logit_rows * row_bytes,
-              shape.hidden_rows * row_bytes);
-}
-
-// Not the padding's, and not what is drawn from. Neighbours are one copy: all, but in a bucket that
-// serves both.
-absl::Status GpuDecoder::ReadBackLogits(const Batch& batch, const StepShape& shape) {
-  const int64_t row_bytes = int64_t{spec_.vocab_size} * kFloat;
-  const std::vector<int32_t>& rows = batch.logit_rows;
-  for (size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
-    const int place = shape.PlaceOf(rows[begin], begin);
-    const auto adjoins = [&] {
-      return shape.PlaceOf(rows[end], end) == place + static_cast<int>(end - begin);
-    };
-    end = begin + 1;
-    while (end < rows.size() && adjoins()) ++end;
-    ACUITY_RETURN_IF_ERROR(device_->CopyToHost(
-        pinned_outputs_.As<std::byte>() + static_cast<int64_t>(begin) * row_bytes,
-        logits_.As<std::byte>() + place * row_bytes,
-        static_cast<int64_t>(end - begin) * row_bytes));
-  }
-  return absl::OkStatus();
-}
-
-void GpuDecoder::Deliver(const Batch& batch, const StepShape& shape, StepOutput* output) {
-  auto* from = pinned_outputs_.As<std::byte>();
-  output->logits = {reinterpret_cast<const float*>(from),
-                    batch.logit_rows.size() * static_cast<size_t>(spec_.vocab_size)};
-  auto* tokens = reinterpret_cast<int32_t*>(from + tokens_at_);
-  for (size_t i = 0; i < batch.draws.size(); ++i) {
-    tokens[i] = tokens[shape.PlaceOf(batch.draws[i].row, i)];
-  }
-  output->tokens = {tokens, batch.draws.size()};
-  output->sums = {reinterpret_cast<const kernels::RowSums*>(from + sums_at_),
-                  static_cast<size_t>(shape.sums)};
-  if (shape.spans > 0) {
-    const auto* masses = reinterpret_cast<const uint64_t*>(from + masses_at_);
-    span_mass_.resize(static_cast<size_t>(spec_.num_layers * shape.span_masses));
-    std::transform(masses, masses + span_mass_.size(), span_mass_.begin(), kernels::cuda::MassOf);
-    output->span_mass = span_mass_;
-  }
-  const auto* hidden = reinterpret_cast<const uint16_t*>(from + hidden_at_);
-  hidden_states_.resize(static_cast<size_t>(shape.hidden_rows) * spec_.hidden_size);
-  std::transform(hidden, hidden + hidden_states_.size(), hidden_states_.begin(),
-                 kernels::BFloat16ToFloat);
-  output->hidden = hidden_states_;
-}
-
-void GpuDecoder::ZeroBlocks(std::span<const int32_t> blocks) {
-  for (const int32_t block : blocks) {
-    if (std::find(zeroed_blocks_.begin(), zeroed_blocks_.end(), block) == zeroed_blocks_.end()) {
-      zeroed_blocks_.push_back(block);
-    }
-  }
 }
 
 }  // namespace acuity::engine

@@ -4,7 +4,8 @@
 //
 // A step is one copy to the device, launches that depend on its StepShape alone, and one copy back.
 // Where all sequences decode, the shape is a bucket; its second step captures the launches, and
-// later ones replay them.
+// later ones replay them. While a step runs, the next one can be begun (ModelRunner::Start): all
+// but the pinned arrays is the stream's, one step after the other.
 #pragma once
 
 #include <map>
@@ -31,8 +32,8 @@ class GpuDecoder final : public ModelRunner {
                                                              const kernels::ParallelFor& parallel);
   ~GpuDecoder() override;
 
-  absl::Status Step(const Batch& batch, StepOutput* output) override;
-  // At the start of the next step.
+  absl::Status Start(const Batch& batch) override;
+  absl::Status Finish(StepOutput* output) override;
   void ZeroBlocks(std::span<const int32_t> blocks) override;
 
   const ModelSpec& spec() const override { return spec_; }
@@ -58,13 +59,37 @@ class GpuDecoder final : public ModelRunner {
     const void* attention;  // [count, query_width] bfloat16
   };
 
+  // What a step has to itself between Start and Finish.
+  struct Slot {
+    explicit Slot(StepInputs step_inputs) : inputs(std::move(step_inputs)) {}
+
+    StepInputs inputs;
+    DeviceMemory pinned_inputs, pinned_outputs;  // grow
+    // Of the outputs, behind the logits.
+    int64_t tokens_at = 0, sums_at = 0, masses_at = 0, hidden_at = 0;
+    size_t logits = 0, tokens = 0;  // how many of them are wanted
+    std::vector<int32_t> zeroed_blocks;
+    absl::Status status;                          // of what was waited for before Finish was called
+    std::vector<float> hidden_states, span_mass;  // as StepOutput has them
+  };
+
   GpuDecoder(std::unique_ptr<Device> device, ModelSpec spec, ModelOptions options);
   absl::Status AllocateBuffers();
   absl::Status AllocatePages();
-  // Grows what a shape needs more of than any before it; graphs point to the old ones, and go.
-  absl::Status Reserve(const StepShape& shape);
 
-  absl::Status Run(const Batch& batch, StepOutput* output);
+  // gpu_step.cc: a step around its launches.
+  absl::Status Begin(const Batch& batch, Slot* slot);
+  // Grows what a shape needs more of than any before it; graphs point to the old ones, and go.
+  absl::Status Reserve(Slot* slot);
+  absl::Status Grow(int64_t bytes, bool pinned, DeviceMemory* memory);
+  // Waits for the device. What went wrong is the step's that is begun, if there is one.
+  absl::Status Settle();
+  // Copies back what the step's output needs, and points `output` to it.
+  absl::Status ReadBack(const Batch& batch, Slot* slot);
+  absl::Status ReadBackLogits(const Batch& batch, const Slot& slot);
+  void Deliver(Slot* slot, StepOutput* output) const;
+  static int MarkOf(int64_t step) { return static_cast<int>(step % Device::kMarks); }
+  Slot& At(int64_t step) { return slots_[static_cast<size_t>(MarkOf(step))]; }
   absl::Status EnqueueOrReplay(const StepShape& shape);
   absl::Status EnqueueZeroing();
   // Everything between the copies: of `shape`, and of nothing else that changes.
@@ -96,10 +121,6 @@ class GpuDecoder final : public ModelRunner {
   void Multiply(const void* x, int64_t rows, const GpuLinear& linear, bool float_out, void* y);
   // y = x, [rows, dim] of bfloat16, in float32.
   void Widen(const void* x, int64_t rows, int64_t dim, float* y);
-  // Copies back what the step's output needs, and points `output` to it.
-  absl::Status ReadBack(const Batch& batch, const StepShape& shape);
-  absl::Status ReadBackLogits(const Batch& batch, const StepShape& shape);
-  void Deliver(const Batch& batch, const StepShape& shape, StepOutput* output);
   // Of the launches since Enqueue began, remembers the first that failed.
   void Check(const char* error);
   void Check(absl::Status status) { enqueued_.Update(status); }
@@ -124,14 +145,16 @@ class GpuDecoder final : public ModelRunner {
   const ModelOptions options_;
   const kernels::AttentionShape shape_;
   GpuWeights weights_;
-  std::vector<int> plan_of_layer_;  // [num_layers]
-  std::unique_ptr<StepInputs> step_;
+  std::vector<int> plan_of_layer_;    // [num_layers]
+  std::vector<Slot> slots_;           // [Device::kMarks]
+  int64_t begun_ = 0, finished_ = 0;  // steps
+  const StepInputs* step_ = nullptr;  // of the step that is being enqueued
 
   int num_blocks_ = 0;
   int64_t bytes_per_block_ = 0;
   DeviceMemory pages_;  // [num_layers, {K, V}, num_blocks, num_kv_heads, block_size, head_dim]
   DeviceMemory pools_;  // [num_layers, {K, V}] where each begins
-  std::vector<int32_t> zeroed_blocks_;  // to be zeroed, distinct
+  std::vector<int32_t> zeroed_blocks_;  // by the next step, distinct
 
   // On the device; rows are max_batch_tokens.
   DeviceMemory residual_, kept_residual_;  // [rows, hidden] float32
@@ -151,10 +174,6 @@ class GpuDecoder final : public ModelRunner {
   DeviceMemory pinned_slot_begin_;
   // Grow.
   DeviceMemory inputs_, workspace_, masses_, sums_;
-  DeviceMemory pinned_inputs_, pinned_outputs_;
-  // In pinned_outputs_, behind the logits.
-  int64_t tokens_at_ = 0, sums_at_ = 0, masses_at_ = 0, hidden_at_ = 0;
-  std::vector<float> hidden_states_, span_mass_;  // as StepOutput has them
 
   absl::Status enqueued_;
   std::map<Bucket, std::unique_ptr<Device::Graph>> graphs_;  // null: the bucket has run once

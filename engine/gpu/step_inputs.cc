@@ -73,6 +73,10 @@ void StepInputs::Plan(const Batch& batch, std::span<const int32_t> zeroed_blocks
   }
   if (DecodesOnly(batch) && batch.num_seqs() <= max_bucket_) SetBucket(batch);
   LayOut();
+  draw_places_.clear();
+  for (const Draw& draw : batch.draws) {
+    draw_places_.push_back(shape_.PlaceOf(draw.row, draw_places_.size()));
+  }
 }
 
 void StepInputs::SetBucket(const Batch& batch) {
@@ -121,9 +125,15 @@ void StepInputs::LayOut() {
 }
 
 void StepInputs::Write(const Batch& batch, std::span<const int32_t> zeroed_blocks,
-                       std::byte* to) const {
+                       std::span<const int32_t> drawn_before, std::byte* to) const {
   const int64_t rows = shape_.rows, seqs = shape_.seqs;
   Fill(to, offsets_.tokens, batch.tokens, rows, -1);
+  auto* tokens = reinterpret_cast<int32_t*>(to + offsets_.tokens);
+  for (int i = 0; i < batch.num_rows(); ++i) {
+    if (tokens[i] <= Batch::DrawnBefore(0)) {
+      tokens[i] = Batch::DrawnBefore(drawn_before[Batch::DrawnBefore(0) - tokens[i]]);
+    }
+  }
   Fill(to, offsets_.positions, batch.positions, rows, 0);
   Fill(to, offsets_.slots, batch.slots, rows, int64_t{-1});
   Fill(to, offsets_.qo_indptr, batch.qo_indptr, seqs + 1, batch.qo_indptr.back());
@@ -154,9 +164,7 @@ void StepInputs::WriteOutputs(const Batch& batch, std::byte* to) const {
   }
   auto* draws = reinterpret_cast<SampleRow*>(to + offsets_.draws);
   std::fill_n(draws, shape_.draws, SampleRow{.temperature = 0});
-  for (size_t i = 0; i < batch.draws.size(); ++i) {
-    draws[shape_.PlaceOf(batch.draws[i].row, i)] = batch.draws[i].sample;
-  }
+  for (size_t i = 0; i < batch.draws.size(); ++i) draws[draw_places_[i]] = batch.draws[i].sample;
 }
 
 }  // namespace acuity::engine

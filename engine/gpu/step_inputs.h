@@ -61,11 +61,15 @@ class StepInputs {
   void Plan(const Batch& batch, std::span<const int32_t> zeroed_blocks);
   const StepShape& shape() const { return shape_; }
   const InputOffsets& offsets() const { return offsets_; }
+  // Where the batch's draws are among the step's, ascending.
+  std::span<const int32_t> draw_places() const { return draw_places_; }
   // Of the batch that was planned: writes offsets().end bytes to `to`, aligned to 16. Padding: rows
   // without a token or a slot, sequences without rows or keys, nothing measured. A bucket draws
   // from all of its rows, greedily from those that nobody draws from, as that leaves their logits
-  // alone.
-  void Write(const Batch& batch, std::span<const int32_t> zeroed_blocks, std::byte* to) const;
+  // alone. Tokens drawn by the step before, whose draw_places() are `drawn_before`, become what
+  // EmbedRows knows them by.
+  void Write(const Batch& batch, std::span<const int32_t> zeroed_blocks,
+             std::span<const int32_t> drawn_before, std::byte* to) const;
 
  private:
   void SetBucket(const Batch& batch);
@@ -80,6 +84,7 @@ class StepInputs {
   kernels::cuda::SpanList spans_;
   StepShape shape_;
   InputOffsets offsets_;
+  std::vector<int32_t> draw_places_;
 };
 
 }  // namespace acuity::engine

@@ -114,8 +114,8 @@ void Decoder::PrepareLayers() {
   }
 }
 
-absl::Status Decoder::Step(const Batch& batch, StepOutput* output) {
-  *output = {};
+absl::Status Decoder::Start(const Batch& batch) {
+  output_ = {};
   if (const char* problem = BatchProblem(batch, *this)) {
     return absl::InternalError(absl::StrCat("the batch has ", problem));
   }
@@ -125,10 +125,15 @@ absl::Status Decoder::Step(const Batch& batch, StepOutput* output) {
   } catch (const std::exception& error) {
     return absl::InternalError(absl::StrCat("the model's step failed: ", error.what()));
   }
-  output->logits = {logits_.As<const float>(), batch.logit_rows.size() * spec_.vocab_size};
-  output->hidden = {residual_.As<const float>(), batch.hidden_rows.size() * spec_.hidden_size};
-  if (!batch.measured.empty()) output->sums = sums_;
-  if (!batch.watched.empty()) output->span_mass = span_mass_;
+  output_.logits = {logits_.As<const float>(), batch.logit_rows.size() * spec_.vocab_size};
+  output_.hidden = {residual_.As<const float>(), batch.hidden_rows.size() * spec_.hidden_size};
+  if (!batch.measured.empty()) output_.sums = sums_;
+  if (!batch.watched.empty()) output_.span_mass = span_mass_;
+  return absl::OkStatus();
+}
+
+absl::Status Decoder::Finish(StepOutput* output) {
+  *output = output_;
   return absl::OkStatus();
 }
 

@@ -19,7 +19,8 @@ class Decoder final : public ModelRunner {
                                                              ModelSpec spec, ModelOptions options,
                                                              kernels::ParallelFor parallel);
 
-  absl::Status Step(const Batch& batch, StepOutput* output) override;
+  absl::Status Start(const Batch& batch) override;
+  absl::Status Finish(StepOutput* output) override;
   void ZeroBlocks(std::span<const int32_t> blocks) override;
 
   const ModelSpec& spec() const override { return spec_; }
@@ -111,6 +112,7 @@ class Decoder final : public ModelRunner {
   Memory workspace_;      // of RunAttention; grows
   std::vector<float> span_mass_;        // see StepOutput; grows
   std::vector<kernels::RowSums> sums_;  // likewise
+  StepOutput output_;                   // of the step that is begun
 };
 
 }  // namespace acuity::engine

@@ -47,6 +47,10 @@ struct Draw {
 
 // One step's ragged batch, in arrays whose capacity is reused. Rows of a sequence are contiguous.
 struct Batch {
+  // Stands for the token that the step before draws as its `draw`-th, where that one's Finish is
+  // still to come.
+  static constexpr int32_t DrawnBefore(size_t draw) { return -2 - static_cast<int32_t>(draw); }
+
   std::vector<int32_t> tokens;        // [rows]
   std::vector<int32_t> positions;     // [rows]
   std::vector<int64_t> slots;         // [rows] block * block_size + offset, where row's K and V go
@@ -67,7 +71,7 @@ struct Batch {
   bool needs_stats() const { return !measured.empty() || !watched.empty(); }
 };
 
-// Views into the runner's buffers, valid until the next Step.
+// Views into the runner's buffers, valid until the next Start.
 struct StepOutput {
   std::span<const float> logits;  // [logit_rows.size(), vocab_size]
   // [draws.size()] what engine/sample draws from the same logits; -1: there is a NaN or +infinity
@@ -88,10 +92,21 @@ class ModelRunner {
                                                              kernels::ParallelFor parallel);
   virtual ~ModelRunner() = default;
 
-  // REQUIRES a batch within the options' limits. Internal if LibTorch or a kernel fails. One thread
-  // at a time. Allocates nothing in a steady state.
-  virtual absl::Status Step(const Batch& batch, StepOutput* output) = 0;
-  // Overwrites blocks with zeros: what a corrupted sequence leaves must not reach another.
+  // A step has two halves: Start begins it, and if that is OK, one Finish waits for it. A runner
+  // that draws() may have a second step begun before the first is finished; they finish in order.
+  // REQUIRES a batch within the options' limits, which may go once Start returns. Internal if
+  // LibTorch or a kernel fails: that step has no output, and no other one suffers. One thread at a
+  // time. Allocates nothing in a steady state.
+  virtual absl::Status Start(const Batch& batch) = 0;
+  virtual absl::Status Finish(StepOutput* output) = 0;
+  // Both halves. REQUIRES that no step is begun.
+  absl::Status Step(const Batch& batch, StepOutput* output) {
+    *output = {};
+    const absl::Status started = Start(batch);
+    return started.ok() ? Finish(output) : started;
+  }
+  // Overwrites blocks with zeros before the next step to be started, behind those that are: what a
+  // corrupted sequence leaves must not reach another.
   virtual void ZeroBlocks(std::span<const int32_t> blocks) = 0;
 
   // Whether it draws tokens (Batch::draws); never changes.
@@ -103,8 +118,8 @@ class ModelRunner {
   virtual int64_t weight_bytes() const = 0;
   // What it runs on: "cpu", or a GPU's name.
   virtual std::string device() const { return "cpu"; }
-  // Not OK once the machine below is lost: why. Every later Step fails with it. By the thread that
-  // calls Step.
+  // Not OK once the machine below is lost: why. Every later step fails with it. By the thread that
+  // calls Start.
   virtual absl::Status health() const { return absl::OkStatus(); }
 };
 

@@ -190,7 +190,10 @@ const char* BatchProblem(const Batch& batch, const ModelRunner& runner) {
   }
   const int64_t num_slots = int64_t{num_blocks} * options.block_size;
   for (size_t i = 0; i < num_rows; ++i) {
-    if (batch.tokens[i] < 0 || batch.tokens[i] >= spec.vocab_size) return "an unknown token";
+    const bool drawn = runner.draws() && batch.tokens[i] <= Batch::DrawnBefore(0);
+    if (!drawn && (batch.tokens[i] < 0 || batch.tokens[i] >= spec.vocab_size)) {
+      return "an unknown token";
+    }
     if (spec.learned_positions &&
         (batch.positions[i] < 0 || batch.positions[i] >= spec.max_context)) {
       return "a position beyond max_context";

@@ -23,7 +23,8 @@ struct EmbedRowsKernel {
     const int64_t at = (int64_t{prim::BlockIndex().y} * kThreads + prim::ThreadIndex()) * kChunk;
     if (at >= p.dim) return;
     const int count = ChunkCount(p.dim, at);
-    const int32_t token = p.tokens[row];
+    int32_t token = p.tokens[row];
+    if (token < -1) token = p.drawn[-2 - token];
     Chunk x = {};
     if (token >= 0) {
       x = LoadChunk<kType>(p.table, int64_t{token} * p.dim + at, count, args.aligned);

@@ -23,7 +23,9 @@ struct EmbedRowsParams {
   const void* table = nullptr;           // [vocab, dim]
   const void* position_table = nullptr;  // [max_context, dim], or null: no learned positions
   float scale = 1;
-  const int32_t* tokens = nullptr;     // [rows] below vocab; < 0: a padding row, which becomes 0
+  // [rows] below vocab; -1: a padding row, which becomes 0; below that, -2 - i: drawn[i].
+  const int32_t* tokens = nullptr;
+  const int32_t* drawn = nullptr;      // below vocab or -1; null if no token is below -1
   const int32_t* positions = nullptr;  // [rows] of those that are no padding; not read without
                                        // position_table
   float* residual = nullptr;           // [rows, dim]

@@ -11,6 +11,7 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
+#include <array>
 #include <cstdlib>
 #include <exception>
 #include <utility>
@@ -67,6 +68,11 @@ class CudaDevice final : public Device {
       : name_(std::move(name)),
         torch_stream_(torch_stream),
         stream_(static_cast<cudaStream_t>(stream)) {}
+  ~CudaDevice() override {
+    for (const cudaEvent_t mark : marks_) {
+      if (mark != nullptr) cudaEventDestroy(mark);
+    }
+  }
 
   std::string name() const override { return name_; }
   void* stream() const override { return stream_; }
@@ -79,6 +85,8 @@ class CudaDevice final : public Device {
   absl::Status Zero(void* to, int64_t bytes) override;
   absl::Status Gemm(const DeviceGemm& gemm) override;
   absl::Status Synchronise() override;
+  absl::Status Mark(int mark) override;
+  absl::Status Wait(int mark) override;
   absl::StatusOr<std::unique_ptr<Graph>> Capture(
       const std::function<absl::Status()>& enqueue) override;
   absl::Status Replay(const Graph& graph) override;
@@ -92,6 +100,7 @@ class CudaDevice final : public Device {
   const std::string name_;
   const c10::Stream torch_stream_;
   const cudaStream_t stream_;
+  std::array<cudaEvent_t, kMarks> marks_ = {};  // null: never set
   absl::Status health_;
 };
 
@@ -187,6 +196,19 @@ absl::Status CudaDevice::Gemm(const DeviceGemm& gemm) {
 
 absl::Status CudaDevice::Synchronise() {
   return Result(cudaStreamSynchronize(stream_), "running the step");
+}
+
+absl::Status CudaDevice::Mark(int mark) {
+  cudaEvent_t& event = marks_[static_cast<size_t>(mark)];
+  if (event == nullptr) {
+    ACUITY_RETURN_IF_ERROR(
+        Result(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event"));
+  }
+  return Result(cudaEventRecord(event, stream_), "marking the end of the step");
+}
+
+absl::Status CudaDevice::Wait(int mark) {
+  return Result(cudaEventSynchronize(marks_[static_cast<size_t>(mark)]), "running the step");
 }
 
 absl::StatusOr<std::unique_ptr<Device::Graph>> CudaDevice::Capture(

@@ -44,9 +44,8 @@ class DrawsNothing final : public ModelRunner {
  public:
   explicit DrawsNothing(std::unique_ptr<ModelRunner> runner) : runner_(std::move(runner)) {}
 
-  absl::Status Step(const Batch& batch, StepOutput* output) override {
-    return runner_->Step(batch, output);
-  }
+  absl::Status Start(const Batch& batch) override { return runner_->Start(batch); }
+  absl::Status Finish(StepOutput* output) override { return runner_->Finish(output); }
   void ZeroBlocks(std::span<const int32_t> blocks) override { runner_->ZeroBlocks(blocks); }
   const ModelSpec& spec() const override { return runner_->spec(); }
   const ModelOptions& options() const override { return runner_->options(); }

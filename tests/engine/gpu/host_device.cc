@@ -1,5 +1,6 @@
 #include "tests/engine/gpu/host_device.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -110,9 +111,18 @@ absl::Status HostDevice::Gemm(const DeviceGemm& gemm) {
   return health_;
 }
 
-absl::Status HostDevice::Synchronise() {
+absl::Status HostDevice::Mark(int mark) {
   ACUITY_CHECK(!capturing_);
-  const Work work = std::exchange(work_, {});
+  marks_[static_cast<size_t>(mark)] = work_.size();
+  return health_;
+}
+
+absl::Status HostDevice::RunFirst(size_t count) {
+  ACUITY_CHECK(!capturing_);
+  const auto end = work_.begin() + static_cast<ptrdiff_t>(count);
+  const Work work(std::make_move_iterator(work_.begin()), std::make_move_iterator(end));
+  work_.erase(work_.begin(), end);
+  for (size_t& mark : marks_) mark -= std::min(mark, count);
   if (!health_.ok()) return health_;
   if (const std::string fault = std::exchange(control_->fault, ""); !fault.empty()) {
     if (control_->fault_is_fatal) {

@@ -2,6 +2,7 @@
 // waited for, on which the emulated kernels run, and faults at will.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -17,7 +18,7 @@ class HostDevice final : public Device {
   // device away.
   struct Control {
     int64_t memory_bytes = int64_t{1} << 30;
-    std::string fault;            // of the next Synchronise; "": none
+    std::string fault;            // of what is waited for next; "": none
     bool fault_is_fatal = false;  // the device is lost with it
     bool refuse_captures = false;
     bool refuse_products = false;
@@ -41,14 +42,20 @@ class HostDevice final : public Device {
   absl::Status CopyToHost(void* to, const void* from, int64_t bytes) override;
   absl::Status Zero(void* to, int64_t bytes) override;
   absl::Status Gemm(const DeviceGemm& gemm) override;
-  absl::Status Synchronise() override;
+  absl::Status Synchronise() override { return RunFirst(work_.size()); }
+  absl::Status Mark(int mark) override;
+  absl::Status Wait(int mark) override { return RunFirst(marks_[static_cast<size_t>(mark)]); }
   absl::StatusOr<std::unique_ptr<Graph>> Capture(
       const std::function<absl::Status()>& enqueue) override;
   absl::Status Replay(const Graph& graph) override;
 
  private:
+  // The first `count` of what is enqueued.
+  absl::Status RunFirst(size_t count);
+
   const std::shared_ptr<Control> control_;
-  mutable kernels::prim::emulation::Work work_;  // enqueued since the last Synchronise
+  mutable kernels::prim::emulation::Work work_;  // enqueued and not waited for
+  std::array<size_t, kMarks> marks_ = {};        // how many of them are before each mark
   bool capturing_ = false;
   absl::Status health_;
 };

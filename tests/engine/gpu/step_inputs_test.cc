@@ -34,7 +34,7 @@ class StepInputsTest : public ::testing::Test {
   const StepShape& Plan(const Batch& batch, std::vector<int32_t> zeroed = {}) {
     step_.Plan(batch, zeroed);
     bytes_.assign(static_cast<size_t>(step_.offsets().end / 16), {});
-    step_.Write(batch, zeroed, reinterpret_cast<std::byte*>(bytes_.data()));
+    step_.Write(batch, zeroed, {}, reinterpret_cast<std::byte*>(bytes_.data()));
     return step_.shape();
   }
   template <typename T>
