@@ -79,7 +79,8 @@ class GpuDecoder final : public ModelRunner {
 
   // gpu_step.cc: a step around its launches.
   absl::Status Begin(const Batch& batch, Slot* slot);
-  // Grows what a shape needs more of than any before it; graphs point to the old ones, and go.
+  // Grows what a shape needs more of than any before it; graphs point to the device's old memory,
+  // and go.
   absl::Status Reserve(Slot* slot);
   absl::Status Grow(int64_t bytes, bool pinned, DeviceMemory* memory);
   // Waits for the device. What went wrong is the step's that is begun, if there is one.

@@ -92,7 +92,7 @@ absl::Status GpuDecoder::Grow(int64_t bytes, bool pinned, DeviceMemory* memory) 
   if (bytes <= memory->bytes()) return absl::OkStatus();
   // The step that is begun may still use it.
   ACUITY_RETURN_IF_ERROR(Settle());
-  graphs_.clear();
+  if (!pinned) graphs_.clear();
   *memory = {};
   // Half as much again, so that a growing context does not allocate at every step.
   const int64_t grown = bytes + bytes / 2;

@@ -17,7 +17,8 @@ constexpr int64_t kAlignment = 16;
 constexpr int kLeastBucketKeys = 512;
 
 bool DecodesOnly(const Batch& batch) {
-  if (batch.num_rows() != batch.num_seqs() || !batch.watched.empty()) return false;
+  if (batch.num_rows() == 0 || batch.num_rows() != batch.num_seqs()) return false;
+  if (!batch.watched.empty()) return false;
   if (batch.logit_rows.size() + batch.draws.size() != batch.tokens.size()) return false;
   for (int i = 0; i < batch.num_seqs(); ++i) {
     if (batch.qo_indptr[i + 1] - batch.qo_indptr[i] != 1) return false;
