@@ -60,13 +60,14 @@ ActiveRequest::ActiveRequest(const ModelContext* context, std::shared_ptr<const 
 void ActiveRequest::AskForAttention(const ScheduledSequence& scheduled, int index,
                                     Batch* batch) const {
   const Sequence& sequence = *scheduled.sequence;
+  const int first = scheduled.first_token();
   const std::vector<kernels::KeySpan>& watch = request_->watch;
-  const int end = std::min(sequence.computed + scheduled.num_tokens, kernels::kMostSummedKeys);
-  const int begin = std::max({sequence.computed, samples_[sequence.sample].measured,
-                              sequence.sample == 0 ? 0 : sequence.prompt_size});
+  const int end = std::min(first + scheduled.num_tokens, kernels::kMostSummedKeys);
+  const int begin = std::max(
+      {first, samples_[sequence.sample].measured, sequence.sample == 0 ? 0 : sequence.prompt_size});
   const int watched = watch.empty() ? end : std::max(begin, sequence.prompt_size - 1);
   const auto measure = [&](int from, int until, bool by_head) {
-    const int row = batch->qo_indptr[index] - sequence.computed;
+    const int row = batch->qo_indptr[index] - first;
     kernels::AppendMeasured({row + from, row + until, from + 1, by_head},
                             static_cast<int>(context_->policies.size()), context_->num_heads,
                             &batch->measured);
@@ -81,7 +82,7 @@ void ActiveRequest::AskForAttention(const ScheduledSequence& scheduled, int inde
   for (int position = watched; position < end; ++position) {
     measure(position, position + 1, /*by_head=*/true);
     batch->watched.push_back(
-        {index, position - sequence.computed, watch.data(), static_cast<int32_t>(watch.size())});
+        {index, position - first, watch.data(), static_cast<int32_t>(watch.size())});
   }
 }
 

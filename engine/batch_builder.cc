@@ -9,17 +9,17 @@ namespace {
 bool NeedsTokenOnly(const ScheduledSequence& s) {
   const SamplingParams& params = s.sequence->request->sampling;
   return s.samples && !params.changes_logits() && params.logprobs < 0 &&
-         s.sequence->num_output() >= params.min_tokens;
+         s.num_output() >= params.min_tokens;
 }
 
-kernels::SampleRow SampleRowOf(const Sequence& sequence) {
-  const SamplingParams& params = sequence.request->sampling;
+kernels::SampleRow SampleRowOf(const ScheduledSequence& s) {
+  const SamplingParams& params = s.sequence->request->sampling;
   return {.temperature = params.temperature,
           .top_k = params.top_k,
           .top_p = params.top_p,
           .min_p = params.min_p,
-          .seed = sequence.seed(),
-          .position = static_cast<int64_t>(sequence.tokens.size())};
+          .seed = s.sequence->seed(),
+          .position = int64_t{s.first_token()} + s.num_tokens};
 }
 
 }  // namespace
@@ -50,17 +50,19 @@ void BuildBatch(const StepPlan& plan, int block_size, bool runner_draws, Batch* 
         s.sequence->request->pooling == Pooling::kNone ? batch->logit_rows : batch->hidden_rows;
     const bool drawn = runner_draws && NeedsTokenOnly(s);
     for (int r = 0; r < s.num_tokens; ++r) {
-      const int position = s.sequence->computed + r;
-      batch->tokens.push_back(s.sequence->tokens[position]);
+      const int position = s.first_token() + r;
+      batch->tokens.push_back(s.share_before >= 0
+                                  ? Batch::DrawnBefore(static_cast<size_t>(s.share_before))
+                                  : s.sequence->tokens[position]);
       batch->positions.push_back(position);
       batch->slots.push_back(static_cast<int64_t>(blocks[position / block_size].value) *
                                  block_size +
                              position % block_size);
       if (r >= s.first_logit_row && !drawn) wanted.push_back(first_row + r);
     }
-    if (drawn) batch->draws.push_back({batch->num_rows() - 1, SampleRowOf(*s.sequence)});
+    if (drawn) batch->draws.push_back({batch->num_rows() - 1, SampleRowOf(s)});
     batch->qo_indptr.push_back(batch->num_rows());
-    batch->kv_len.push_back(s.sequence->computed + s.num_tokens);
+    batch->kv_len.push_back(s.first_token() + s.num_tokens);
     int32_t* table = batch->block_tables.data() + i * batch->block_table_stride;
     for (size_t b = 0; b < blocks.size(); ++b) table[b] = blocks[b].value;
   }

@@ -59,14 +59,28 @@ class EngineImpl : public Engine {
     std::vector<RequestId> cancellations;
   };
 
+  // A step, from its plan to its Commit.
+  struct Step {
+    StepPlan plan;
+    Batch batch;
+    absl::Time begin;
+    absl::Status status;  // of its beginning
+  };
+
   // Engine thread.
   void Loop();
   bool TakeInbox();  // false: stop
   void Apply();
+  // Ends one step, having begun the next one, if what that is does not depend on this one's end: a
+  // GPU then has work while the host reads.
   void RunStep(absl::Time now);
+  void BeginStep(absl::Time now, Step* step);
+  bool BeginNext(absl::Time now);
+  void EndStep(StepPlan* next);
   void AddAttention(const StepOutput& output);
   void AdvanceAll(const StepOutput& output, absl::Time now);
   void FailAll(const absl::Status& status);
+  void ZeroBlocks(const Sequence& sequence);
   void EndPlanned();
   void Retire(RequestId id, absl::Time now);
   void PublishGauges();
@@ -94,8 +108,9 @@ class EngineImpl : public Engine {
   Sampler sampler_;
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> active_;
   Inbox taken_;
-  StepPlan plan_;
-  Batch batch_;
+  Step step_, next_;
+  bool begun_ = false;  // step_ is
+  absl::Time last_end_ = absl::InfinitePast();
   std::vector<StepResult> results_;
   int64_t computed_tokens_ = 0, generated_tokens_ = 0;
 
@@ -311,42 +326,71 @@ void EngineImpl::Apply() {
 }
 
 void EngineImpl::RunStep(absl::Time now) {
-  scheduler_.Plan(now, &plan_);
-  EndPlanned();
-  results_.assign(plan_.scheduled.size(), StepResult{});
-  if (!plan_.scheduled.empty()) {
-    BuildBatch(plan_, pool_.block_size(), parts_.runner->draws(), &batch_);
-    for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
-      const ScheduledSequence& scheduled = plan_.scheduled[i];
-      Find(*scheduled.sequence).AskForAttention(scheduled, static_cast<int>(i), &batch_);
-    }
+  if (!begun_) {
+    scheduler_.Plan(now, &step_.plan);
+    EndPlanned();
+    BeginStep(now, &step_);
+  }
+  begun_ = BeginNext(now);
+  EndStep(begun_ ? &next_.plan : nullptr);
+  std::swap(step_, next_);
+  if (!begun_ || step_.plan.num_tokens > 0) return;
+  EndStep(nullptr);  // nobody is left in it
+  begun_ = false;
+}
+
+void EngineImpl::BeginStep(absl::Time now, Step* step) {
+  step->begin = now;
+  if (step->plan.scheduled.empty()) return;
+  BuildBatch(step->plan, pool_.block_size(), parts_.runner->draws(), &step->batch);
+  for (size_t i = 0; i < step->plan.scheduled.size(); ++i) {
+    const ScheduledSequence& scheduled = step->plan.scheduled[i];
+    Find(*scheduled.sequence).AskForAttention(scheduled, static_cast<int>(i), &step->batch);
+  }
+  step->status = parts_.runner->Start(step->batch);
+}
+
+// Only where the device has every token that the next step goes on from.
+bool EngineImpl::BeginNext(absl::Time now) {
+  const size_t size = step_.plan.scheduled.size();
+  if (size == 0 || !step_.status.ok() || step_.batch.draws.size() != size) return false;
+  if (!scheduler_.PlanNext(now, step_.plan, &next_.plan)) return false;
+  BeginStep(now, &next_);
+  return true;
+}
+
+void EngineImpl::EndStep(StepPlan* next) {
+  const StepPlan& plan = step_.plan;
+  results_.assign(plan.scheduled.size(), StepResult{});
+  if (!plan.scheduled.empty()) {
     StepOutput output;
-    const absl::Status status = parts_.runner->Step(batch_, &output);
+    if (step_.status.ok()) step_.status = parts_.runner->Finish(&output);
     const absl::Time end = absl::Now();
-    if (status.ok()) {
+    if (step_.status.ok()) {
       AddAttention(output);
       AdvanceAll(output, end);
     } else {
-      FailAll(status);
+      FailAll(step_.status);
     }
-    if (observer_ != nullptr) {
-      observer_->OnStep({.duration = end - now,
-                         .num_sequences = static_cast<int>(plan_.scheduled.size()),
-                         .num_tokens = plan_.num_tokens,
-                         .preempted = plan_.preempted});
+    if (observer_ != nullptr && plan.num_tokens > 0) {
+      observer_->OnStep({.duration = end - std::max(step_.begin, last_end_),
+                         .num_sequences = static_cast<int>(plan.scheduled.size()),
+                         .num_tokens = plan.num_tokens,
+                         .preempted = plan.preempted});
     }
+    last_end_ = end;
   }
   // Commit destroys sequences that ended: remember whose they were.
   std::vector<RequestId> touched;
-  for (const Sequence* sequence : plan_.ended) touched.push_back(sequence->request->id);
+  for (const Sequence* sequence : plan.ended) touched.push_back(sequence->request->id);
   for (size_t i = 0; i < results_.size(); ++i) {
     if (results_[i].finish != FinishReason::kNone) {
-      touched.push_back(plan_.scheduled[i].sequence->request->id);
+      touched.push_back(plan.scheduled[i].sequence->request->id);
     }
   }
-  computed_tokens_ += plan_.num_tokens;
+  computed_tokens_ += plan.num_tokens;
   for (const StepResult& result : results_) generated_tokens_ += result.token >= 0;
-  scheduler_.Commit(plan_, results_);
+  scheduler_.Commit(plan, results_, next);
   for (RequestId id : touched) Retire(id, absl::Now());
 }
 
@@ -354,61 +398,73 @@ void EngineImpl::AddAttention(const StepOutput& output) {
   const ModelSpec& spec = parts_.runner->spec();
   const int64_t layer_mass = static_cast<int64_t>(output.span_mass.size()) / spec.num_layers;
   size_t i = 0, watched = 0, mass = 0;
-  for (const kernels::MeasuredRows& rows : batch_.measured) {
-    while (rows.row_begin >= batch_.qo_indptr[i + 1]) ++i;
+  const Batch& batch = step_.batch;
+  for (const kernels::MeasuredRows& rows : batch.measured) {
+    while (rows.row_begin >= batch.qo_indptr[i + 1]) ++i;
     std::span<const float> masses;
-    if (watched < batch_.watched.size()) {
-      const kernels::WatchedRow& next = batch_.watched[watched];
-      if (batch_.qo_indptr[next.seq] + next.row == rows.row_begin) {
+    if (watched < batch.watched.size()) {
+      const kernels::WatchedRow& next = batch.watched[watched];
+      if (batch.qo_indptr[next.seq] + next.row == rows.row_begin) {
         masses = output.span_mass.subspan(mass);
         mass += static_cast<size_t>(spec.num_heads * next.num_spans);
         ++watched;
       }
     }
-    const Sequence& sequence = *plan_.scheduled[i].sequence;
-    Find(sequence).AddAttention(sequence, rows, output.sums.subspan(rows.at), masses, layer_mass);
+    const Sequence* sequence = step_.plan.scheduled[i].sequence;
+    if (sequence == nullptr) continue;
+    Find(*sequence).AddAttention(*sequence, rows, output.sums.subspan(rows.at), masses, layer_mass);
   }
 }
 
 void EngineImpl::AdvanceAll(const StepOutput& output, absl::Time now) {
+  const Batch& batch = step_.batch;
   const int vocab = parts_.runner->spec().vocab_size;
   const size_t hidden = static_cast<size_t>(parts_.runner->spec().hidden_size);
   size_t logit_row = 0, hidden_row = 0, draw = 0;
-  for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
-    const ScheduledSequence& scheduled = plan_.scheduled[i];
-    ActiveRequest& request = Find(*scheduled.sequence);
+  for (size_t i = 0; i < step_.plan.scheduled.size(); ++i) {
+    const ScheduledSequence& scheduled = step_.plan.scheduled[i];
     const size_t rows = static_cast<size_t>(scheduled.num_tokens - scheduled.first_logit_row);
+    const bool drawn = draw < batch.draws.size() && batch.draws[draw].row < batch.qo_indptr[i + 1];
+    if (scheduled.sequence == nullptr) {
+      drawn ? ++draw : logit_row += rows;
+      continue;
+    }
+    ActiveRequest& request = Find(*scheduled.sequence);
     if (request.request().pooling != Pooling::kNone) {
       results_[i] =
           request.Pool(scheduled, output.hidden.subspan(hidden_row * hidden, rows * hidden));
       hidden_row += rows;
-    } else if (draw < batch_.draws.size() && batch_.draws[draw].row < batch_.qo_indptr[i + 1]) {
+    } else if (drawn) {
       results_[i] = request.AdvanceDrawn(scheduled, output.tokens[draw++], now);
     } else {
       results_[i] = request.Advance(
           scheduled, output.logits.subspan(logit_row * vocab, rows * vocab), vocab, &sampler_, now);
       logit_row += rows;
     }
-    if (results_[i].finish == FinishReason::kError) {
-      std::vector<int32_t> blocks;
-      for (BlockId block : scheduled.sequence->blocks.blocks()) {
-        if (pool_.references(block) == 1) blocks.push_back(block.value);  // others read the rest
-      }
-      parts_.runner->ZeroBlocks(blocks);
-    }
+    if (results_[i].finish == FinishReason::kError) ZeroBlocks(*scheduled.sequence);
   }
 }
 
+// Those that nobody else reads.
+void EngineImpl::ZeroBlocks(const Sequence& sequence) {
+  std::vector<int32_t> blocks;
+  for (BlockId block : sequence.blocks.blocks()) {
+    if (pool_.references(block) == 1) blocks.push_back(block.value);
+  }
+  parts_.runner->ZeroBlocks(blocks);
+}
+
 void EngineImpl::FailAll(const absl::Status& status) {
-  for (size_t i = 0; i < plan_.scheduled.size(); ++i) {
-    const Sequence& sequence = *plan_.scheduled[i].sequence;
-    Find(sequence).EndSample(sequence, FinishReason::kError, status);
+  for (size_t i = 0; i < step_.plan.scheduled.size(); ++i) {
+    const Sequence* sequence = step_.plan.scheduled[i].sequence;
+    if (sequence == nullptr) continue;
+    Find(*sequence).EndSample(*sequence, FinishReason::kError, status);
     results_[i] = {-1, FinishReason::kError};
   }
 }
 
 void EngineImpl::EndPlanned() {
-  for (const Sequence* sequence : plan_.ended) {
+  for (const Sequence* sequence : step_.plan.ended) {
     const absl::Status why =
         sequence->finish == FinishReason::kDeadline
             ? absl::DeadlineExceededError(

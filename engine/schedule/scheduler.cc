@@ -30,11 +30,16 @@ struct Entry : Sequence {
   std::shared_ptr<Tenant> tenant;
   int charged = 0;  // tokens up to here were computed before
   bool cancelled = false;
-  int planned = 0;  // tokens in the present plan
+  int planned = 0;  // tokens in plans that are not committed
 
   // What computing `num_tokens` more costs the tenant.
   int Cost(int num_tokens) const {
     return std::max(0, computed + num_tokens - std::max(charged, computed));
+  }
+  // Why it is to end before anything else is computed.
+  FinishReason Due(absl::Time now) const {
+    if (cancelled) return FinishReason::kCancelled;
+    return request->deadline <= now ? FinishReason::kDeadline : FinishReason::kNone;
   }
   int remaining() const { return static_cast<int>(tokens.size()) - computed; }
   bool blocked() const { return sample > 0 && !*prompt_ready; }
@@ -97,6 +102,8 @@ struct Scheduler::Impl {
   void Unschedule(Entry* entry, StepPlan* plan);
   void PreemptLast(StepPlan* plan);
 
+  bool OnlyGoesOn(absl::Time now, const StepPlan& plan) const;
+  void TakeOutFinished(StepPlan* plan);
   void Apply(const ScheduledSequence& scheduled, const StepResult& result);
 
   const SchedulerLimits limits;
@@ -111,7 +118,7 @@ struct Scheduler::Impl {
   int passed = 0;                      // admissions since the first by rank was admitted
   int tokens_left = 0, rows_left = 0;  // of the present plan's budget
   bool long_planned = false;           // the present plan has a prompt that goes on after it
-  bool planned = false;                // a plan that is not empty awaits Commit
+  int uncommitted = 0;                 // plans that await Commit; an empty one does not
 };
 
 Scheduler::Impl::Impl(const SchedulerLimits& scheduler_limits, BlockPool* block_pool)
@@ -224,7 +231,7 @@ std::unique_ptr<Entry> Scheduler::Impl::TakeWaiting(size_t index) {
 // --- Plan --------------------------------------------------------------------------------------
 
 void Scheduler::Plan(absl::Time now, StepPlan* plan) {
-  ACUITY_CHECK(!impl_->planned);
+  ACUITY_CHECK(impl_->uncommitted == 0);
   plan->scheduled.clear();
   plan->ended.clear();
   plan->preempted = 0;
@@ -240,17 +247,14 @@ void Scheduler::Plan(absl::Time now, StepPlan* plan) {
   impl_->TopUp(plan);
 
   plan->num_tokens = limits_.max_batch_tokens - impl_->tokens_left;
-  impl_->planned = !plan->scheduled.empty() || !plan->ended.empty();
-  ACUITY_CHECK(impl_->planned || idle());
+  const bool empty = plan->scheduled.empty() && plan->ended.empty();
+  impl_->uncommitted = empty ? 0 : 1;
+  ACUITY_CHECK(!empty || idle());
 }
 
 void Scheduler::Impl::EndDue(absl::Time now, StepPlan* plan) {
   const auto due = [now](Entry* entry) {
-    if (entry->cancelled) {
-      entry->finish = FinishReason::kCancelled;
-    } else if (entry->request->deadline <= now) {
-      entry->finish = FinishReason::kDeadline;
-    }
+    entry->finish = entry->Due(now);
     return entry->finish != FinishReason::kNone;
   };
   for (size_t i = 0; i < waiting.size();) {
@@ -450,21 +454,71 @@ void Scheduler::Impl::PreemptLast(StepPlan* plan) {
   Enqueue(std::move(entry));
 }
 
+bool Scheduler::PlanNext(absl::Time now, const StepPlan& running, StepPlan* plan) {
+  ACUITY_CHECK(impl_->uncommitted == 1);
+  plan->scheduled.clear();
+  plan->ended.clear();
+  plan->preempted = 0;
+  if (!impl_->OnlyGoesOn(now, running)) return false;
+  for (size_t i = 0; i < running.scheduled.size(); ++i) {
+    Entry* const entry = static_cast<Entry*>(running.scheduled[i].sequence);
+    if (entry == nullptr) continue;
+    const int size = static_cast<int>(entry->tokens.size()) + 1;
+    if (size == entry->final_size) continue;
+    // What this took of the pool before it lacked a block, the next Plan finds here.
+    if (!entry->blocks.Grow(size)) return false;
+    plan->scheduled.push_back({entry, 1, 0, true, static_cast<int>(i)});
+  }
+  for (const ScheduledSequence& scheduled : plan->scheduled) {
+    Entry* const entry = static_cast<Entry*>(scheduled.sequence);
+    ++entry->planned;
+    ++entry->tenant->served;
+  }
+  plan->num_tokens = static_cast<int>(plan->scheduled.size());
+  impl_->uncommitted += plan->num_tokens > 0;
+  return plan->num_tokens > 0;
+}
+
+// Whether all there is to do behind `plan` is the next token of its sequences.
+bool Scheduler::Impl::OnlyGoesOn(absl::Time now, const StepPlan& plan) const {
+  const bool room = running.size() < max_running && pool->free_blocks() > Margin();
+  if (room && !waiting.empty()) return false;
+  const auto due = [now](const auto& entry) { return entry->Due(now) != FinishReason::kNone; };
+  if (std::any_of(waiting.begin(), waiting.end(), due)) return false;
+  if (std::any_of(running.begin(), running.end(), due)) return false;
+  const auto samples = [](const auto& s) { return s.sequence != nullptr && s.samples; };
+  return std::count_if(plan.scheduled.begin(), plan.scheduled.end(), samples) ==
+         static_cast<ptrdiff_t>(running.size());
+}
+
 // --- Commit ------------------------------------------------------------------------------------
 
-void Scheduler::Commit(const StepPlan& plan, std::span<const StepResult> results) {
+void Scheduler::Commit(const StepPlan& plan, std::span<const StepResult> results, StepPlan* next) {
   ACUITY_CHECK(results.size() == plan.scheduled.size());
-  for (size_t i = 0; i < results.size(); ++i) impl_->Apply(plan.scheduled[i], results[i]);
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (plan.scheduled[i].sequence != nullptr) impl_->Apply(plan.scheduled[i], results[i]);
+  }
+  if (next != nullptr) impl_->TakeOutFinished(next);
   std::erase_if(impl_->running,
                 [](const auto& entry) { return entry->state == SequenceState::kFinished; });
   impl_->ended.clear();
-  impl_->planned = false;
+  impl_->uncommitted = std::max(0, impl_->uncommitted - 1);
+}
+
+void Scheduler::Impl::TakeOutFinished(StepPlan* plan) {
+  for (ScheduledSequence& scheduled : plan->scheduled) {
+    scheduled.share_before = -1;
+    if (scheduled.sequence->state != SequenceState::kFinished) continue;
+    --static_cast<Entry*>(scheduled.sequence)->tenant->served;
+    scheduled.sequence = nullptr;
+    --plan->num_tokens;
+  }
 }
 
 void Scheduler::Impl::Apply(const ScheduledSequence& scheduled, const StepResult& result) {
   Entry& entry = *static_cast<Entry*>(scheduled.sequence);
-  ACUITY_CHECK(entry.planned == scheduled.num_tokens);
-  entry.planned = 0;
+  ACUITY_CHECK(entry.planned >= scheduled.num_tokens && scheduled.share_before < 0);
+  entry.planned -= scheduled.num_tokens;
   entry.computed += scheduled.num_tokens;
   entry.charged = std::max(entry.charged, entry.computed);
   entry.scored = std::max(entry.scored, entry.computed);

@@ -1,7 +1,7 @@
 // Decides, step by step, which sequences compute how many tokens in which blocks. Deterministic: no
 // threads, no clock of its own, no I/O. Used by the engine thread only.
 //
-//   grammar:  ( Add | Cancel )*  [ Plan  Commit ]   repeated
+//   grammar:  ( Add | Cancel )*  [ Plan  ( PlanNext  Commit )*  Commit ]   repeated
 //
 // There are no prefill and decode phases: each sequence's `computed` chases its `tokens` under one
 // token budget. A step takes first the sequences that need a single token (so decoding is never
@@ -29,6 +29,11 @@
 // sequence of highest rank can take everybody's blocks, and any one sequence fits the pool (Add
 // sees to that), so every step advances it: no deadlock and no livelock. Admission itself never
 // preempts.
+//
+// The next step. While a step runs, its results unknown, the one behind it can be planned if those
+// cannot matter (PlanNext): everything that runs goes on by one token each. A sequence that ends
+// with the running step all the same, by what its token says, is taken out of the next one by
+// Commit; what is computed of it there is lost.
 //
 // Scoring. Log-probability of prompt token t comes from row t - 1, and rows found in the prefix
 // cache have no logits: so a scoring sequence takes nothing from the cache but, when preempted,
@@ -67,13 +72,21 @@ struct SchedulerLimits {
 
 // One sequence's share of a step. Pointers are valid until Commit.
 struct ScheduledSequence {
-  Sequence* sequence = nullptr;
-  int num_tokens = 0;  // tokens[computed, computed + num_tokens)
+  Sequence* sequence = nullptr;  // null: it ended with the step before
+  int num_tokens = 0;            // tokens[first_token(), first_token() + num_tokens)
   // Logits (of an embedding: hidden states) are needed for the chunk's rows [first_logit_row,
   // num_tokens); none: == num_tokens. A scoring chunk that holds the prompt's last token may end in
   // a row that predicts nothing.
   int first_logit_row = 0;
   bool samples = false;  // the last row's logits yield the next token
+  // While the step before runs: its share there, whose token is this one's. Else -1.
+  int share_before = -1;
+
+  int first_token() const {
+    return share_before >= 0 ? static_cast<int>(sequence->tokens.size()) : sequence->computed;
+  }
+  // Tokens of output before the one to be sampled.
+  int num_output() const { return sequence->num_output() + (share_before >= 0 ? 1 : 0); }
 };
 
 struct StepPlan {
@@ -108,15 +121,23 @@ class Scheduler {
   // ids are ignored.
   void Cancel(RequestId id);
 
-  // Never plans a step that the pool cannot hold; unless idle, always runs or ends something.
+  // REQUIRES that every plan is committed. Never plans a step that the pool cannot hold; unless
+  // idle, always runs or ends something.
   // `plan` is cleared and filled; vectors keep their capacity. Commit must follow, but if the plan
   // is empty it may be left out.
   void Plan(absl::Time now, StepPlan* plan);
+  // Plans the step behind one that is not committed: a token each of the sequences of `running`
+  // that it does not bring to max_tokens, in its order. False, and nothing is planned, if what to
+  // do next depends on its results or is more than that: a sequence runs that it does not bring to
+  // a token, one waits that could enter, somebody is cancelled or past the deadline, blocks lack,
+  // or all sequences end. REQUIRES that `running` is the last plan, and the only one not committed.
+  bool PlanNext(absl::Time now, const StepPlan& running, StepPlan* plan);
   // Applies a step: advances, appends tokens, publishes full blocks, retires what finished or
-  // ended. REQUIRES the last Plan's plan, results.size() == plan.scheduled.size(), a finish for
+  // ended, and takes it out of `next`, the plan that PlanNext made behind this one, or null.
+  // REQUIRES the first plan not committed, results.size() == plan.scheduled.size(), a finish for
   // what reaches max_tokens or the end of a prompt to be scored or embedded. A token that comes
-  // with a finish is still appended.
-  void Commit(const StepPlan& plan, std::span<const StepResult> results);
+  // with a finish is still appended; what has no sequence has no result.
+  void Commit(const StepPlan& plan, std::span<const StepResult> results, StepPlan* next = nullptr);
 
   bool idle() const;  // nothing waiting or running
   int num_waiting() const;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -54,9 +55,13 @@ class Recorder : public EventSink {
   bool OnToken(TokenEvent event) override {
     const std::lock_guard lock(mutex_);
     EXPECT_EQ(results_, 0) << "a token after the result";
-    if (event.token >= 0) tokens_.push_back(event.token);
+    if (event.token >= 0) {
+      tokens_.resize(std::max<size_t>(tokens_.size(), event.sample + 1));
+      tokens_[event.sample].push_back(event.token);
+      ++heard_;
+    }
     changed_.notify_all();
-    return static_cast<int>(tokens_.size()) < tokens_to_hear_;
+    return heard_ < tokens_to_hear_;
   }
   void OnResult(RequestResult result) override {
     const std::lock_guard lock(mutex_);
@@ -65,19 +70,22 @@ class Recorder : public EventSink {
     changed_.notify_all();
   }
 
-  void WaitForTokens(size_t count) {
+  void WaitForTokens(int count) {
     std::unique_lock lock(mutex_);
     ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60),
-                                  [&] { return tokens_.size() >= count || results_ > 0; }));
+                                  [&] { return heard_ >= count || results_ > 0; }));
   }
   RequestResult Wait() {
     std::unique_lock lock(mutex_);
     EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [&] { return results_ > 0; }));
     return result_;
   }
+  // One sample after the other.
   std::vector<TokenId> tokens() {
     const std::lock_guard lock(mutex_);
-    return tokens_;
+    std::vector<TokenId> all;
+    for (const auto& sample : tokens_) all.insert(all.end(), sample.begin(), sample.end());
+    return all;
   }
   int results() {
     const std::lock_guard lock(mutex_);
@@ -88,7 +96,8 @@ class Recorder : public EventSink {
   const int tokens_to_hear_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<TokenId> tokens_;
+  std::vector<std::vector<TokenId>> tokens_;  // by sample
+  int heard_ = 0;
   RequestResult result_;
   int results_ = 0;
 };

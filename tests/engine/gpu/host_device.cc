@@ -113,6 +113,7 @@ absl::Status HostDevice::Gemm(const DeviceGemm& gemm) {
 
 absl::Status HostDevice::Mark(int mark) {
   ACUITY_CHECK(!capturing_);
+  control_->overlaps += *std::max_element(marks_.begin(), marks_.end()) > 0;
   marks_[static_cast<size_t>(mark)] = work_.size();
   return health_;
 }

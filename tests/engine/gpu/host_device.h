@@ -25,6 +25,7 @@ class HostDevice final : public Device {
 
     int64_t allocated_bytes = 0;
     int allocations = 0, captures = 0, replays = 0, copies_to_host = 0;
+    int overlaps = 0;  // marks that were set while what is before another had not run
     int64_t bytes_to_host = 0;
   };
 

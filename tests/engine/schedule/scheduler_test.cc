@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <random>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -35,13 +36,24 @@ class SchedulerTest : public ::testing::Test {
     return scheduler_->Add(std::move(request));
   }
 
-  // What the plan schedules, as "id.sample:tokens" or, with logits for other than the last row,
-  // "id.sample:tokens@first_logit_row".
   std::string Plan() {
     scheduler_->Plan(now_, &plan_);
+    return Text(plan_);
+  }
+
+  // The plan behind it; "" if there is none.
+  std::string PlanNext() { return scheduler_->PlanNext(now_, plan_, &next_) ? Text(next_) : ""; }
+
+  // What a plan schedules, as "id.sample:tokens" or, with logits for other than the last row,
+  // "id.sample:tokens@first_logit_row"; "-": what ended with the step before.
+  static std::string Text(const StepPlan& plan) {
     std::ostringstream text;
-    for (const ScheduledSequence& s : plan_.scheduled) {
-      if (&s != &plan_.scheduled[0]) text << " ";
+    for (const ScheduledSequence& s : plan.scheduled) {
+      if (&s != &plan.scheduled[0]) text << " ";
+      if (s.sequence == nullptr) {
+        text << "-";
+        continue;
+      }
       text << s.sequence->request->id.value << "." << s.sequence->sample << ":" << s.num_tokens;
       const int usual = s.samples ? s.num_tokens - 1 : s.num_tokens;
       if (s.first_logit_row != usual) text << "@" << s.first_logit_row;
@@ -52,8 +64,10 @@ class SchedulerTest : public ::testing::Test {
   void Commit(FinishReason finish_all = FinishReason::kNone) {
     std::vector<StepResult> results;
     for (const ScheduledSequence& s : plan_.scheduled) {
+      results.push_back({});
+      if (s.sequence == nullptr) continue;
       const Sequence& sequence = *s.sequence;
-      StepResult result;
+      StepResult& result = results.back();
       if (s.samples) result.token = 1;
       if (s.samples && sequence.num_output() + 1 == sequence.request->sampling.max_tokens) {
         result.finish = FinishReason::kLength;
@@ -62,10 +76,26 @@ class SchedulerTest : public ::testing::Test {
         result.finish = FinishReason::kStop;
       }
       if (finish_all != FinishReason::kNone) result.finish = finish_all;
-      results.push_back(result);
     }
     scheduler_->Commit(plan_, results);
     scheduler_->CheckInvariants();
+  }
+
+  // All go on but the sequence of share `ended`, which says a token of the end; then the next plan
+  // is the one that runs.
+  std::string CommitBefore(int ended = -1) {
+    std::vector<StepResult> results;
+    for (const ScheduledSequence& s : plan_.scheduled) {
+      results.push_back({});
+      if (s.sequence == nullptr) continue;
+      const bool last = s.sequence->num_output() + 1 == s.sequence->request->sampling.max_tokens;
+      results.back() = {1, last ? FinishReason::kLength : FinishReason::kNone};
+    }
+    if (ended >= 0) results[static_cast<size_t>(ended)].finish = FinishReason::kStop;
+    scheduler_->Commit(plan_, results, &next_);
+    scheduler_->CheckInvariants();
+    plan_ = next_;
+    return Text(plan_);
   }
 
   std::string Step() {
@@ -77,7 +107,7 @@ class SchedulerTest : public ::testing::Test {
   absl::Time now_ = absl::FromUnixSeconds(1000);
   std::unique_ptr<BlockPool> pool_;
   std::unique_ptr<Scheduler> scheduler_;
-  StepPlan plan_;
+  StepPlan plan_, next_;
 };
 
 TEST_F(SchedulerTest, IdleWithoutRequests) {
@@ -415,6 +445,107 @@ TEST_F(SchedulerTest, CancelsOnlyTheOneNamed) {
   scheduler_->Cancel(RequestId{77});
   Commit();
   EXPECT_EQ(Step(), "2.0:1");
+}
+
+TEST_F(SchedulerTest, PlansTheNextStepWhileOneRuns) {
+  Start({.max_batch_tokens = 16, .max_running = 4}, 32);
+  EXPECT_TRUE(Add(1, 4, 4).ok() && Add(2, 5, 9).ok() && Add(3, 3, 9).ok());
+  EXPECT_EQ(Plan(), "1.0:4 2.0:5 3.0:3");  // each comes to a token
+  EXPECT_EQ(PlanNext(), "1.0:1 2.0:1 3.0:1");
+  EXPECT_EQ(next_.scheduled[1].share_before, 1);
+  EXPECT_EQ(next_.scheduled[1].first_token(), 5);
+  EXPECT_EQ(next_.scheduled[1].num_output(), 1);
+  EXPECT_EQ(CommitBefore(), "1.0:1 2.0:1 3.0:1");
+  EXPECT_EQ(plan_.scheduled[1].share_before, -1);
+  EXPECT_EQ(plan_.scheduled[1].first_token(), 5);
+  EXPECT_EQ(plan_.scheduled[1].num_output(), 1);
+  // 2 ends by what it says, which nobody knew.
+  EXPECT_EQ(PlanNext(), "1.0:1 2.0:1 3.0:1");
+  EXPECT_EQ(CommitBefore(1), "1.0:1 - 3.0:1");
+  EXPECT_EQ(plan_.num_tokens, 2);
+  // 1 has three of its four tokens when this step ends, and 3 keeps its place among the draws.
+  EXPECT_EQ(PlanNext(), "1.0:1 3.0:1");
+  EXPECT_EQ(next_.scheduled[1].share_before, 2);
+  EXPECT_EQ(CommitBefore(), "1.0:1 3.0:1");
+  EXPECT_EQ(PlanNext(), "3.0:1");  // 1 ends by length, which everybody knows
+  EXPECT_EQ(CommitBefore(), "3.0:1");
+  Commit();
+  EXPECT_EQ(Step(), "3.0:1");
+}
+
+TEST_F(SchedulerTest, PlansNothingNextThatResultsOrNewcomersCouldChange) {
+  Start({.max_batch_tokens = 8, .max_running = 2}, 6);
+  EXPECT_TRUE(Add(1, 10, 4).ok());
+  EXPECT_EQ(Plan(), "1.0:8");
+  EXPECT_EQ(PlanNext(), "");  // its prompt goes on
+  Commit();
+  EXPECT_EQ(Plan(), "1.0:2");
+  EXPECT_TRUE(Add(2, 3, 4).ok());
+  EXPECT_EQ(PlanNext(), "");  // 2 can enter
+  Commit();
+  EXPECT_EQ(Plan(), "1.0:1 2.0:3");
+  EXPECT_TRUE(Add(3, 3, 4).ok());
+  EXPECT_EQ(PlanNext(), "1.0:1 2.0:1");  // 3 cannot: two run
+  EXPECT_EQ(CommitBefore(), "1.0:1 2.0:1");
+  scheduler_->Cancel(RequestId{3});
+  EXPECT_EQ(PlanNext(), "");
+  Commit();
+  EXPECT_EQ(Plan(), "1.0:1 2.0:1");  // the last of 1
+  EXPECT_EQ(plan_.ended.size(), 1u);
+  EXPECT_EQ(PlanNext(), "2.0:1");
+  EXPECT_EQ(CommitBefore(), "2.0:1");
+  EXPECT_EQ(PlanNext(), "");  // nothing is left
+  Commit();
+  EXPECT_TRUE(scheduler_->idle());
+}
+
+TEST_F(SchedulerTest, PlansNothingNextThatLacksBlocks) {
+  Start({.max_batch_tokens = 16, .max_running = 4}, 5);
+  EXPECT_TRUE(Add(1, 7, 8).ok() && Add(2, 7, 8).ok());
+  EXPECT_EQ(Plan(), "1.0:7 2.0:7");
+  EXPECT_EQ(PlanNext(), "1.0:1 2.0:1");  // in the last places of their two blocks each
+  EXPECT_EQ(CommitBefore(), "1.0:1 2.0:1");
+  EXPECT_EQ(PlanNext(), "");
+  Commit();
+  EXPECT_EQ(Plan(), "1.0:1");  // 2 is preempted
+  EXPECT_EQ(plan_.preempted, 1);
+}
+
+TEST_F(SchedulerTest, PlansTheNextStepBesideThoseWhoWaitForBlocks) {
+  Start({.max_batch_tokens = 16, .max_running = 4}, 3);
+  EXPECT_TRUE(Add(1, 7, 5).ok() && Add(2, 3, 4).ok());
+  EXPECT_EQ(Plan(), "1.0:7");
+  EXPECT_EQ(PlanNext(), "1.0:1");
+}
+
+// Whatever ends and is cancelled whenever: the pool's books are right after each Commit, everybody
+// has his tokens, and tenants pay for those alone.
+TEST_F(SchedulerTest, StepsBehindStepsLoseNothing) {
+  for (uint32_t seed = 0; seed < 200; ++seed) {
+    std::mt19937 random(seed);
+    Start({.max_batch_tokens = 8, .max_running = 3}, 12);
+    int followed = 0;
+    for (uint64_t id = 1; id <= 6; ++id) {
+      ASSERT_TRUE(
+          Add(id, 1 + static_cast<int>(random() % 9), 2 + static_cast<int>(random() % 12)).ok());
+    }
+    for (Plan(); !plan_.scheduled.empty() || !plan_.ended.empty();) {
+      if (random() % 16 == 0) scheduler_->Cancel(RequestId{1 + random() % 6});
+      const bool follows = random() % 4 != 0 && !PlanNext().empty();
+      if (follows) {
+        const int share = static_cast<int>(random() % plan_.scheduled.size());
+        const bool ends = random() % 8 == 0 && plan_.scheduled[share].sequence != nullptr;
+        CommitBefore(ends ? share : -1);
+        ++followed;
+      } else {
+        Commit();
+        Plan();
+      }
+    }
+    EXPECT_TRUE(scheduler_->idle());
+    EXPECT_EQ(pool_->held_blocks(), 0);
+    EXPECT_GT(followed, 0) << seed;
+  }
 }
 
 TEST_F(SchedulerTest, DestroyedInTheMiddleItGivesBlocksBack) {
