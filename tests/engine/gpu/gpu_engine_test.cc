@@ -63,10 +63,10 @@ class GpuEngineTest : public ::testing::Test {
  protected:
   GpuEngineTest() { directory_.Write("model.gguf", PoisonedLlama()); }
 
-  std::unique_ptr<Engine> Start(Machine machine) {
+  std::unique_ptr<Engine> Start(Machine machine, int64_t kv_memory_bytes = 1 << 20) {
     EngineOptions options{.name = "tiny",
                           .path = directory_ / "model.gguf",
-                          .kv_memory_bytes = 1 << 20,
+                          .kv_memory_bytes = kv_memory_bytes,
                           .max_batch_tokens = 128,  // every prompt is one chunk
                           .max_running = 8,
                           .report_min_tokens = 8};
@@ -253,6 +253,97 @@ TEST_F(GpuEngineTest, ReadsBackNoLogitsThatNobodyWants) {
   EXPECT_EQ(read([](SamplingParams* p) { p->temperature = 1, p->seed = 3; }), 6 * kToken);
   EXPECT_EQ(read([](SamplingParams* p) { p->logprobs = 0; }), 6 * kRow);
   EXPECT_EQ(read([](SamplingParams* p) { p->min_tokens = 2; }), 2 * kRow + 4 * kToken);
+}
+
+void ExpectSameAttention(const AttentionReport& actual, const AttentionReport& expected) {
+  ASSERT_EQ(actual.layers.size(), expected.layers.size());
+  for (size_t i = 0; i < expected.layers.size(); ++i) {
+    const auto &buckets = actual.layers[i].buckets, &wanted = expected.layers[i].buckets;
+    ASSERT_EQ(buckets.size(), wanted.size());
+    for (size_t j = 0; j < wanted.size(); ++j) {
+      EXPECT_EQ(buckets[j].rows, wanted[j].rows);
+      EXPECT_EQ(buckets[j].entropy, wanted[j].entropy);
+      EXPECT_EQ(buckets[j].max_probability, wanted[j].max_probability);
+    }
+  }
+}
+
+// The engine begins the next step while one runs, where the device draws. Requests of random sizes
+// that come and go, end by tokens of the end, are preempted and cancelled: what is heard and
+// measured is as where each step waits for the one before.
+TEST_F(GpuEngineTest, StepsBegunBesideOthersLoseAndAddNothing) {
+  const auto run = [this](Machine machine, bool cancels) {
+    const std::unique_ptr<Engine> engine = Start(machine, /*kv_memory_bytes=*/32 << 10);
+    std::mt19937 random(11);
+    std::vector<std::shared_ptr<Recorder>> sinks;
+    for (uint32_t i = 0; i < 28; ++i) {
+      RequestId id;
+      sinks.push_back(Run(*engine, Prompt(1 + static_cast<int>(random() % 40), i), [&](Request* r) {
+        r->sampling.logit_bias = {};
+        r->sampling.temperature = i % 3 == 0 ? 0 : 1.2f;
+        r->sampling.seed = i;
+        r->sampling.n = i % 7 == 0 ? 2 : 1;
+        r->sampling.max_tokens = 1 + static_cast<int>(random() % 50);
+        // Some forty of the vocabulary's tokens end it.
+        for (TokenId t = 8 + static_cast<int>(i % 6); t < kVocab; t += 6) {
+          if (i % 2 == 0 && t != kPoison) r->sampling.stop_tokens.push_back(t);
+        }
+        r->attention = AttentionDetail::kLayers;
+        id = r->id;
+      }));
+      if (i % 5 == 4) sinks.back()->WaitForTokens(static_cast<int>(random() % 4));
+      if (cancels && i % 4 == 1) engine->Cancel(id);
+    }
+    EXPECT_TRUE(engine->Drain(absl::Now() + absl::Seconds(120)));
+    EXPECT_EQ(engine->gauges().held_blocks, 0);
+    EXPECT_EQ(engine->gauges().waiting + engine->gauges().running, 0);
+    return sinks;
+  };
+  const auto expected = run(Machine::kGpuWithoutDraws, false);
+  EXPECT_EQ(control_->overlaps, 0);
+  const auto actual = run(Machine::kGpu, false), some = run(Machine::kGpu, true);
+  EXPECT_GT(control_->overlaps, 50);
+  int stopped = 0, preempted = 0, cancelled = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const RequestResult wanted = expected[i]->Wait(), result = actual[i]->Wait();
+    ASSERT_EQ(result.status, wanted.status) << i;
+    if (!wanted.status.ok()) continue;  // it met the poison
+    EXPECT_EQ(actual[i]->tokens(), expected[i]->tokens()) << i;
+    EXPECT_EQ(result.completion_tokens, wanted.completion_tokens) << i;
+    ExpectSameAttention(result.generated_attention, wanted.generated_attention);
+    EXPECT_EQ(some[i]->results(), 1);
+    const RequestResult left = some[i]->Wait();
+    if (left.status.ok()) {
+      EXPECT_EQ(some[i]->tokens(), expected[i]->tokens()) << i;
+    }
+    cancelled += absl::IsCancelled(left.status);
+    preempted += result.preemptions;
+    stopped += i % 2 == 0 && result.completion_tokens < 10;
+  }
+  EXPECT_GT(stopped, 5);
+  EXPECT_GT(preempted, 0);
+  EXPECT_GT(cancelled, 2);
+}
+
+TEST_F(GpuEngineTest, AFaultFailsTheStepsThatAreBegunAndNoOther) {
+  const std::unique_ptr<Engine> gpu = Start(Machine::kGpu);
+  const auto longer = [](Request* request) {
+    request->sampling.logit_bias = {};
+    request->sampling.max_tokens = 80;
+  };
+  const auto clean = Run(*gpu, Prompt(20, 1), longer);
+  EXPECT_EQ(clean->Wait().status, absl::OkStatus());
+  const auto first = Run(*gpu, Prompt(20, 1), longer), second = Run(*gpu, Prompt(9, 2), longer);
+  first->WaitForTokens(5);
+  second->WaitForTokens(5);
+  control_->fault = "CUDA: misaligned address";
+  EXPECT_EQ(first->Wait().status, absl::InternalError("CUDA: misaligned address"));
+  EXPECT_EQ(second->Wait().status, absl::InternalError("CUDA: misaligned address"));
+  const auto again = Run(*gpu, Prompt(20, 1), longer);
+  EXPECT_EQ(again->Wait().status, absl::OkStatus());
+  EXPECT_EQ(again->tokens(), clean->tokens());
+  EXPECT_TRUE(gpu->Drain(absl::Now() + absl::Seconds(60)));
+  EXPECT_EQ(gpu->gauges().held_blocks, 0);
 }
 
 TEST_F(GpuEngineTest, ANaNIsDrawnFromByNobody) {

@@ -83,6 +83,27 @@ TEST(CudaEmbedRows, TheBitsOfTheCpusDecoder) {
   }
 }
 
+TEST(CudaEmbedRows, TokensThatWereDrawn) {
+  constexpr int kDim = 9;
+  std::vector<float> values;
+  const std::vector<uint16_t> table_bits = RandomHalves(kTypes[0], 5 * kDim, 50, &values);
+  const std::vector<int32_t> tokens = {2, -4, -1, -2, -3}, drawn = {4, -1, 1};
+  const std::vector<int32_t> meant = {2, 1, -1, 4, -1};
+  const auto embed = [&](const std::vector<int32_t>& from) {
+    DeviceArray<uint16_t> table(table_bits);
+    DeviceArray<int32_t> tokens_d(from), drawn_d(drawn);
+    DeviceArray<float> residual(std::vector<float>(5 * kDim, kGuardFloat));
+    EmbedRowsParams p;
+    p.dtype = kTypes[0];
+    p.table = table.data(), p.tokens = tokens_d.data(), p.drawn = drawn_d.data();
+    p.residual = residual.data(), p.rows = 5, p.dim = kDim;
+    EXPECT_STREQ(EmbedRows(p, nullptr), nullptr);
+    EXPECT_STREQ(Finish(), nullptr);
+    return residual.Read();
+  };
+  EXPECT_EQ(embed(tokens), embed(meant));
+}
+
 TEST(CudaGatherRows, CopiesRowsAndZeroesAndNothingElse) {
   const std::vector<int32_t> rows = {3, 0, -1, 3, 6};
   constexpr int64_t kInRows = 7;
