@@ -1,12 +1,14 @@
-"""Runs the GPU benchmark, times PyTorch's attention beside it, and writes gpu-bench.json and gpu-bench.png.
+"""Runs the GPU benchmarks, times PyTorch's and FlashInfer's attention beside them, and writes gpu-bench.json and
+gpu-bench.png.
 
-    gpu_bench.py --binary build/cuda/bin/gpu_bench --out DIR
+    gpu_bench.py --binary build/cuda/bin/gpu_bench [--engine build/cuda/bin/step_bench] --out DIR
 
-PyTorch (with CUDA) and matplotlib are optional: what they would add is left out, and the output says so. Exits with the
-binary's status if it fails.
+PyTorch (with CUDA), FlashInfer and matplotlib are optional, and so is an engine that runs: what they would add is left
+out, and the output says so. Exits with the binary's status if it fails.
 """
 import argparse
 import datetime
+import itertools
 import json
 import os
 import statistics
@@ -16,6 +18,7 @@ import sys
 # Statistics on, H100 SXM; from the figures of published kernels, see docs/kernels.md.
 DECODE_OF_COPY = 0.80
 PREFILL_TFLOP_S = 300
+WARPGROUPS_TFLOP_S = 550
 STATS_COST = {"decode": 0.005, "prefill": 0.03}
 
 
@@ -65,35 +68,110 @@ def add_torch(prefill):
     return torch.__version__
 
 
+BEYOND_L2 = 256 << 20  # bytes of keys and values that take turns, as in gpu_bench.cc
+PAGE = 16
+
+
+def flashinfer_launch(torch, flashinfer, row, workspace):
+    """One layer's paged attention over the row's batch, as a function that launches it."""
+    sequences, queries, n = row["num_seqs"], row["new_rows"], row["kv_len"]
+    heads, kv_heads, dim = row["heads"], row["kv_heads"], row["head_dim"]
+    pages = (n + PAGE - 1) // PAGE
+    kv_bytes = 2 * sequences * pages * PAGE * kv_heads * dim * 2
+    caches = [torch.randn(2, sequences * pages, kv_heads, PAGE, dim, device="cuda", dtype=torch.bfloat16)
+              for _ in range(-(-BEYOND_L2 // kv_bytes))]
+    q = torch.randn(sequences * queries, heads, dim, device="cuda", dtype=torch.bfloat16)
+    indptr = torch.arange(sequences + 1, dtype=torch.int32, device="cuda")
+    indices = torch.randperm(sequences * pages, device="cuda").int()
+    last = torch.full((sequences,), (n - 1) % PAGE + 1, dtype=torch.int32, device="cuda")
+    if queries == 1:
+        wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace, "HND", use_tensor_cores=heads > kv_heads)
+        wrapper.plan(indptr * pages, indices, last, heads, kv_heads, dim, PAGE, q_data_type=torch.bfloat16,
+                     kv_data_type=torch.bfloat16)
+    else:
+        wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "HND")
+        wrapper.plan(indptr * queries, indptr * pages, indices, last, heads, kv_heads, dim, PAGE, causal=True,
+                     q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16)
+    turn = itertools.cycle(caches)
+
+    def launch():
+        keys, values = next(turn)
+        return wrapper.run(q, (keys, values))
+    return launch
+
+
+def add_flashinfer(result):
+    """GB/s and TFLOP/s of FlashInfer's paged kernels, planned beforehand, without statistics."""
+    try:
+        import flashinfer
+        import torch
+    except ImportError:
+        return "not installed"
+    if not torch.cuda.is_available():
+        return f"{flashinfer.__version__}, without CUDA"
+    workspace = torch.empty(128 << 20, dtype=torch.uint8, device="cuda")
+    for row in [*result["decode"], *result["prefill"]]:
+        try:
+            seconds = time_torch(torch, flashinfer_launch(torch, flashinfer, row, workspace))
+        except Exception as error:  # its kernels are compiled now, for this device and shape
+            row["flashinfer_error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            continue
+        if row["new_rows"] == 1:
+            row["flashinfer_gb_s"] = row["kv_mb"] / 1e3 / seconds
+        else:
+            n = row["kv_len"]
+            row["flashinfer_tflop_s"] = 4 * row["head_dim"] * row["heads"] * n * (n + 1) / 2 / seconds / 1e12
+    return flashinfer.__version__
+
+
+def run_engine(binary):
+    """What step_bench measured, or why it did not."""
+    run = subprocess.run([binary], capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        return {"error": (run.stderr.strip() or f"status {run.returncode}").splitlines()[-1]}
+    return json.loads(run.stdout)
+
+
 def verdict(ok):
     return "reached" if ok else "MISSED"
 
 
+BESIDE = {"torch flash": "torch_flash_tflop_s", "torch cuDNN": "torch_cudnn_tflop_s", "FlashInfer": "flashinfer_tflop_s"}
+
+
 def lines(result):
     yield (f"{result['device']}, driver {result['driver']}, {result['date']}; "
-           f"copy {result['copy_gb_s']:.0f} GB/s; torch: {result['torch']}")
+           f"copy {result['copy_gb_s']:.0f} GB/s; torch: {result['torch']}; FlashInfer: {result['flashinfer']}")
     for row in result["decode"]:
         reached = row["kv_mb"] < 64 or row["stats_of_copy"] >= DECODE_OF_COPY
         yield (f"decode  d{row['head_dim']:<3} {row['num_seqs']:>3} x {row['kv_len']:<6} {row['heads']}/{row['kv_heads']} "
                f"heads, {row['kv_mb']:.0f} MB: {row['gb_s']:.0f} GB/s, with statistics {row['stats_gb_s']:.0f} "
                f"({row['stats_of_copy']:.0%} of copy: {verdict(reached)}), they cost {row['stats_cost']:.1%} "
-               f"({verdict(row['stats_cost'] < STATS_COST['decode'])})")
+               f"({verdict(row['stats_cost'] < STATS_COST['decode'])})"
+               + (f"; FlashInfer {row['flashinfer_gb_s']:.0f}" if "flashinfer_gb_s" in row else ""))
     for row in result["prefill"]:
-        beside = ", ".join(f"torch {name} {row[f'torch_{name}_tflop_s']:.0f}" for name in ("flash", "cudnn")
-                           if f"torch_{name}_tflop_s" in row)
+        has_target = row["head_dim"] == 128 and row["kv_len"] >= 8192
+        target = f" ({verdict(row['stats_tflop_s'] >= PREFILL_TFLOP_S)})" if has_target else ""
+        beside = []
         if "warpgroups_tflop_s" in row:
-            groups = (f"on warpgroups {row['warpgroups_tflop_s']:.0f}, with statistics "
-                      f"{row['warpgroups_stats_tflop_s']:.0f}")
-            beside = f"{groups}, {beside}" if beside else groups
-        target = ""
-        if row["head_dim"] == 128 and row["kv_len"] >= 8192:
-            target = f" ({verdict(row['stats_tflop_s'] >= PREFILL_TFLOP_S)})"
+            reached = verdict(row["warpgroups_stats_tflop_s"] >= WARPGROUPS_TFLOP_S)
+            beside.append(f"on warpgroups {row['warpgroups_tflop_s']:.0f}, with statistics "
+                          f"{row['warpgroups_stats_tflop_s']:.0f}" + (f" ({reached})" if has_target else ""))
+        beside += [f"{name} {row[key]:.0f}" for name, key in BESIDE.items() if key in row]
         yield (f"prefill d{row['head_dim']:<3} {row['kv_len']:<6}: {row['tflop_s']:.0f} TFLOP/s, with statistics "
                f"{row['stats_tflop_s']:.0f}{target}, they cost {row['stats_cost']:.1%} "
-               f"({verdict(row['stats_cost'] <= STATS_COST['prefill'])}){'; ' + beside if beside else ''}")
+               f"({verdict(row['stats_cost'] <= STATS_COST['prefill'])}){'; ' + ', '.join(beside) if beside else ''}")
     ops = result["layer_ops"]
     yield (f"residual + norm {ops['add_norm_of_copy']:.0%} of copy, activation * up {ops['activate_of_copy']:.0%}, "
            f"sampling {ops['sample_rows']} x {ops['sample_vocab']}: {ops['sample_us']:.0f} us")
+    engine = result.get("engine", {"error": "not asked for"})
+    if "error" in engine:
+        yield f"engine: not measured: {engine['error']}"
+        return
+    for row in engine["steps"]:
+        yield (f"engine, {engine['model']}, {row['sequences']:>2} at once, attention "
+               f"{'measured' if row['measured'] else 'not measured'}: {row['decode_tokens_per_s']:.0f} tokens/s, "
+               f"a step {row['decode_step_us']:.0f} us; prompts {row['prompt_tokens_per_s']:.0f} tokens/s")
 
 
 def plot(result, path):
@@ -109,13 +187,15 @@ def plot(result, path):
     names = [f"d{r['head_dim']}\n{r['num_seqs']} x {r['kv_len']}\n{r['heads']}/{r['kv_heads']}" for r in decode]
     left.bar([i - 0.2 for i in range(len(decode))], [r["gb_s"] for r in decode], 0.4, label="statistics off")
     left.bar([i + 0.2 for i in range(len(decode))], [r["stats_gb_s"] for r in decode], 0.4, label="statistics on")
+    beside = [(i, r["flashinfer_gb_s"]) for i, r in enumerate(decode) if "flashinfer_gb_s" in r]
+    if beside:
+        left.plot(*zip(*beside), "kx", label="FlashInfer")
     left.axhline(result["copy_gb_s"], color="black", linewidth=1, label="device copy")
     left.set(title="decode", ylabel="GB/s of KV read")
     left.set_xticks(range(len(decode)), names)
     left.legend()
     series = {"tflop_s": "statistics off", "stats_tflop_s": "statistics on",
-              "warpgroups_stats_tflop_s": "warpgroups, statistics on",
-              "torch_flash_tflop_s": "torch flash", "torch_cudnn_tflop_s": "torch cuDNN"}
+              "warpgroups_stats_tflop_s": "warpgroups, statistics on", **{key: name for name, key in BESIDE.items()}}
     for dim, style in ((128, "-"), (64, "--")):
         rows = [r for r in result["prefill"] if r["head_dim"] == dim]
         for number, (key, label) in enumerate(series.items()):
@@ -132,6 +212,7 @@ def plot(result, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", required=True)
+    parser.add_argument("--engine")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
     run = subprocess.run([arguments.binary], stdout=subprocess.PIPE, text=True, check=False)
@@ -139,6 +220,9 @@ def main():
         return run.returncode
     result = {"date": datetime.date.today().isoformat(), "driver": driver_version(), **json.loads(run.stdout)}
     result["torch"] = add_torch(result["prefill"])
+    result["flashinfer"] = add_flashinfer(result)
+    if arguments.engine:
+        result["engine"] = run_engine(arguments.engine)
     os.makedirs(arguments.out, exist_ok=True)
     with open(os.path.join(arguments.out, "gpu-bench.json"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=2)

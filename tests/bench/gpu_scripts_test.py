@@ -21,6 +21,45 @@ RESULT = {
     "layer_ops": {"add_norm_of_copy": 0.9, "activate_of_copy": 0.91, "sample_us": 120, "sample_rows": 64,
                   "sample_vocab": 131072},
 }
+ENGINE = {"device": "NVIDIA Test", "model": "Tiny", "steps": [
+    {"sequences": 16, "measured": True, "decode_step_us": 500.0, "decode_tokens_per_s": 32000.0,
+     "prompt_tokens_per_s": 90000.0}]}
+
+
+# Every launch takes 2 ms. Of tensors only their sizes count.
+TORCH = """
+bfloat16, int32, uint8, __version__ = "bfloat16", "int32", "uint8", "1.0"
+class Tensor:
+    def __init__(self, *sizes): self.sizes = sizes
+    def __mul__(self, factor): return self
+    def int(self): return self
+    def __iter__(self): return iter([Tensor(*self.sizes[1:])] * self.sizes[0])
+def make(*sizes, **_): return Tensor(*sizes)
+randn = arange = randperm = empty = full = make
+class cuda:
+    is_available = staticmethod(lambda: True)
+    class Event:
+        def __init__(self, enable_timing): assert enable_timing
+        def record(self): pass
+        def synchronize(self): pass
+        def elapsed_time(self, other): return 2.0
+"""
+FLASHINFER = """
+__version__ = "9.9"
+class Wrapper:
+    def __init__(self, workspace, layout, use_tensor_cores=False): assert layout == "HND"
+    def run(self, q, cache):
+        keys, values = cache
+        assert keys.sizes[1:] == values.sizes[1:] == (8, 16, 128), keys.sizes
+        assert q.sizes[1:] == (32, 128)
+class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
+    def plan(self, indptr, indices, last, heads, kv_heads, dim, page, q_data_type, kv_data_type):
+        assert (heads, kv_heads, dim, page) == (32, 8, 128, 16)
+class BatchPrefillWithPagedKVCacheWrapper(Wrapper):
+    def plan(self, qo_indptr, indptr, indices, last, heads, kv_heads, dim, page, causal, q_data_type, kv_data_type):
+        assert causal and (heads, kv_heads, dim, page) == (32, 8, 128, 16)
+        if indices.sizes[0] == 4096 // 16: raise ValueError("no kernel for 4096")
+"""
 
 
 def program(folder, name, text):
@@ -72,9 +111,10 @@ class GpuCheck(unittest.TestCase):
 
 
 class GpuBench(unittest.TestCase):
-    def bench(self, folder, binary):
+    def bench(self, folder, binary, *arguments, modules=""):
         return subprocess.run([sys.executable, os.path.join(ROOT, "tests/bench/gpu_bench.py"), "--binary", binary,
-                               "--out", os.path.join(folder, "out")], capture_output=True, text=True, check=False)
+                               "--out", os.path.join(folder, "out"), *arguments], capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": modules}, check=False)
 
     def test_report(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -90,6 +130,34 @@ class GpuBench(unittest.TestCase):
             self.assertRegex(written["date"], r"^\d{4}-\d\d-\d\d$")
             with open(os.path.join(folder, "out/gpu-bench.png"), "rb") as file:
                 self.assertEqual(file.read(4), b"\x89PNG")
+
+    def test_the_engine(self):
+        with tempfile.TemporaryDirectory() as folder:
+            binary = program(folder, "bench", f"#!/bin/sh\ncat <<'END'\n{json.dumps(RESULT)}\nEND\n")
+            engine = program(folder, "engine", f"#!/bin/sh\ncat <<'END'\n{json.dumps(ENGINE)}\nEND\n")
+            run = self.bench(folder, binary, "--engine", engine)
+            self.assertIn("engine, Tiny, 16 at once, attention measured: 32000 tokens/s, a step 500 us; "
+                          "prompts 90000 tokens/s", run.stdout)
+            run = self.bench(folder, binary, "--engine", program(folder, "none", "#!/bin/sh\necho no GPU >&2\nexit 1\n"))
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertIn("engine: not measured: no GPU", run.stdout)
+
+    def test_flashinfer_beside(self):
+        # What is called and how long it took, by stand-ins for both libraries.
+        with tempfile.TemporaryDirectory() as folder:
+            modules = os.path.join(folder, "modules")
+            os.makedirs(modules)
+            for name, text in (("torch.py", TORCH), ("flashinfer.py", FLASHINFER)):
+                program(modules, name, text)
+            binary = program(folder, "bench", f"#!/bin/sh\ncat <<'END'\n{json.dumps(RESULT)}\nEND\n")
+            run = self.bench(folder, binary, modules=modules)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertIn("FlashInfer: 9.9", run.stdout)
+            self.assertIn("they cost 0.4% (reached); FlashInfer 268\n", run.stdout)  # 537 MB in 2 ms
+            with open(os.path.join(folder, "out/gpu-bench.json"), encoding="utf-8") as file:
+                prefill = json.load(file)["prefill"]
+            self.assertEqual(prefill[0]["flashinfer_error"], "no kernel for 4096")
+            self.assertAlmostEqual(prefill[1]["flashinfer_tflop_s"], 4 * 128 * 32 * 8192 * 8193 / 2 / 2e-3 / 1e12)
 
     def test_a_binary_that_fails(self):
         with tempfile.TemporaryDirectory() as folder:
