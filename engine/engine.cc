@@ -373,8 +373,10 @@ void EngineImpl::EndStep(StepPlan* next) {
       FailAll(step_.status);
     }
     if (observer_ != nullptr && plan.num_tokens > 0) {
+      const auto sequences = std::count_if(plan.scheduled.begin(), plan.scheduled.end(),
+                                           [](const auto& s) { return s.sequence != nullptr; });
       observer_->OnStep({.duration = end - std::max(step_.begin, last_end_),
-                         .num_sequences = static_cast<int>(plan.scheduled.size()),
+                         .num_sequences = static_cast<int>(sequences),
                          .num_tokens = plan.num_tokens,
                          .preempted = plan.preempted});
     }

@@ -91,7 +91,7 @@ class EventSink {
 // What the engine tells whoever watches, once a step and once a request. Called on the engine
 // thread, must not block.
 struct StepStats {
-  absl::Duration duration;
+  absl::Duration duration;  // since it began or, if that was later, since the one before ended
   int num_sequences = 0;
   int num_tokens = 0;
   int preempted = 0;
