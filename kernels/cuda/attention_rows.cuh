@@ -49,11 +49,11 @@ ACUITY_DEVICE float Tanh(float x) {
   return 1 - 2 * prim::Reciprocal(1 + prim::Exp2(2 * kLog2E * x));
 }
 
-// Masks the logits of one row (h: g or g + 8) and moves its state to their new maximum; returns the
-// factor by which what was accumulated shrinks. `first_key` is the tile's; kMasked: some key is not
-// visible to some row.
+// Masks the logits of one row (h: g or g + 8) and takes their maximum into its state; returns the m
+// that the state must have. `first_key` is the tile's; kMasked: some key is not visible to some
+// row.
 template <Variant kV, int kKeys, bool kMasked>
-ACUITY_DEVICE float MoveMaximum(const AttentionParams& params, const PackedRow& row,
+ACUITY_DEVICE float TakeMaximum(const AttentionParams& params, const PackedRow& row,
                                 int32_t first_key, int h, RowState& state,
                                 FragmentC (&logits)[kKeys / 8]) {
   const int32_t column = first_key + prim::LaneIndex() % 4 * 2;
@@ -75,10 +75,22 @@ ACUITY_DEVICE float MoveMaximum(const AttentionParams& params, const PackedRow& 
   greatest = prim::Max(greatest, prim::ShuffleXor(greatest, 1));
   greatest = prim::Max(greatest, prim::ShuffleXor(greatest, 2));
   state.greatest = greatest;
+  return greatest * state.factor;
+}
+
+// Moves a row's state to m; returns the factor by which what was accumulated shrinks.
+template <Variant kV>
+ACUITY_DEVICE float MoveTo(float m, RowState& state) {
   const float t = state.softmax.t;
-  const float shrink = Rescale(state.softmax, greatest * state.factor);
+  const float shrink = Rescale(state.softmax, m);
   if constexpr (kV.mutation == Mutation::kNoMovedMaximum) state.softmax.t = shrink * t;
   return shrink;
+}
+
+// Whether a row of the warp has a new maximum. Where none does, which is most tiles of long rows,
+// nothing is rescaled: the factors would be 1.
+ACUITY_DEVICE bool AnyMoves(const float (&m)[2], const RowState (&states)[2]) {
+  return prim::Ballot(m[0] != states[0].softmax.m || m[1] != states[1].softmax.m) != 0;
 }
 
 template <int kFragments>

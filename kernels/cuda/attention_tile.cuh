@@ -106,13 +106,20 @@ ACUITY_DEVICE void OnlineSoftmax(const AttentionParams& params, const PackedRow 
                                  int32_t first_key, RowState (&states)[2],
                                  FragmentC (&logits)[kKeys / 8],
                                  FragmentC (&out)[kV.head_dim / 8]) {
+  float m[2];
   ACUITY_UNROLL
   for (int h = 0; h < 2; ++h) {
-    const float shrink =
-        MoveMaximum<kV, kKeys, kMasked>(params, rows[h], first_key, h, states[h], logits);
-    ScaleRow(h, shrink, out);
-    TakeWeights<kV, kKeys>(h, states[h], logits);
+    m[h] = TakeMaximum<kV, kKeys, kMasked>(params, rows[h], first_key, h, states[h], logits);
   }
+  if (AnyMoves(m, states)) {
+    ACUITY_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const float shrink = MoveTo<kV>(m[h], states[h]);
+      if constexpr (kV.mutation != Mutation::kNoRescale) ScaleRow(h, shrink, out);
+    }
+  }
+  ACUITY_UNROLL
+  for (int h = 0; h < 2; ++h) TakeWeights<kV, kKeys>(h, states[h], logits);
 }
 
 // Starts copies of kKeys rows of K and V, `first_key` on, by kThreads threads. Rows outside of

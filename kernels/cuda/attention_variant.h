@@ -15,6 +15,7 @@ enum class Mutation : uint8_t {
   kNoScaleClamp,     // a scale of 0 times a masked logit is 0: masked keys count
   kNoSignFold,       // the maximum of unscaled logits under a negative scale
   kNoMovedMaximum,   // T <- a T + ..., without D l
+  kNoRescale,        // output of a lower maximum
   kSwappedMatrices,  // ldmatrix addresses of the wrong lanes
   kMissingBarrier,
   kMissingCopyWait,

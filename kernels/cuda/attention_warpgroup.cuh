@@ -151,7 +151,8 @@ struct WarpgroupPrefillKernel {
     prim::Arrive(Tiles::Free(kKeyTile, 0));
     ACUITY_UNROLL
     for (int h = 0; h < 2; ++h) {
-      MoveMaximum<kV, kKeys, true>(params, rows[h], first_key, h, states[h], logits);
+      MoveTo<kV>(TakeMaximum<kV, kKeys, true>(params, rows[h], first_key, h, states[h], logits),
+                 states[h]);
       TakeWeights<kV, kKeys>(h, states[h], logits);
     }
     RoundWeights(logits, weights);
@@ -172,18 +173,25 @@ struct WarpgroupPrefillKernel {
     StartValues(i - 1, weights, out);
     if constexpr (kV.mutation != Mutation::kNoProductWait) prim::WaitProducts<1>(logits);
     prim::Arrive(Tiles::Free(kKeyTile, i));
-    float shrink[2];
+    float m[2], shrink[2];
     ACUITY_UNROLL
     for (int h = 0; h < 2; ++h) {
-      shrink[h] = MoveMaximum<kV, kKeys, kMasked>(params, rows[h], first_key, h, states[h], logits);
+      m[h] = TakeMaximum<kV, kKeys, kMasked>(params, rows[h], first_key, h, states[h], logits);
+    }
+    const bool moves = AnyMoves(m, states);
+    ACUITY_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      shrink[h] = MoveTo<kV>(m[h], states[h]);
       TakeWeights<kV, kKeys>(h, states[h], logits);
     }
     constexpr bool kEarly = kV.mutation == Mutation::kEarlyRelease;
     if constexpr (kEarly) prim::Arrive(Tiles::Free(kValueTile, i - 1));
     prim::WaitProducts<0>(weights, out);
     if constexpr (!kEarly) prim::Arrive(Tiles::Free(kValueTile, i - 1));
-    ACUITY_UNROLL
-    for (int h = 0; h < 2; ++h) ScaleRow(h, shrink[h], out);
+    if (moves) {
+      ACUITY_UNROLL
+      for (int h = 0; h < 2; ++h) ScaleRow(h, shrink[h], out);
+    }
     RoundWeights(logits, weights);
   }
 };

@@ -47,6 +47,9 @@ TEST_P(AttentionMutation, SignFoldRemoved) { ExpectSeen<Mutation::kNoSignFold>(G
 TEST_P(AttentionMutation, MovedMaximumForgotten) {
   ExpectSeen<Mutation::kNoMovedMaximum>(GetParam(), "entropy");  // and nothing else
 }
+TEST_P(AttentionMutation, OutputNotRescaled) {
+  ExpectSeen<Mutation::kNoRescale>(GetParam(), "out");
+}
 TEST_P(AttentionMutation, MatricesFromTheWrongLanes) {
   ExpectSeen<Mutation::kSwappedMatrices>(GetParam(), "out");
 }
