@@ -98,7 +98,7 @@ struct DecodeKernel {
       const int at = i % kStages * kStripElements;
       CopyTile<kHeadDim, kStripKeys, prim::kWarpSize>(
           args.params, task, strips.first_key + i * kTileKeys, prim::LaneIndex(),
-          [page](int32_t) { return page; }, strips.keys + at, strips.values + at);
+          [page](int) { return page; }, strips.keys + at, strips.values + at);
     }
     prim::CommitCopies();
   }

@@ -25,7 +25,9 @@ struct PrefillKernel {
     const SequenceRows seq = RowsOf(args.params, task);
     const int32_t first_key = task.key_begin / kTileKeys * kTileKeys;
     const int tiles = (task.key_end - first_key + kTileKeys - 1) / kTileKeys;
-    for (int i = 0; i < kStages - 1; ++i) CopyStage(args, task, first_key, tiles, i);
+    for (int i = 0; i < kStages - 1; ++i) {
+      CopyStage(args, task, first_key, tiles, i, PagesOf(args, task, first_key, i));
+    }
 
     const int packed = FirstRow();
     const PackedRow rows[2] = {MakeRow(args.params, task, seq, packed),
@@ -70,16 +72,18 @@ struct PrefillKernel {
     return prim::SharedMemory<uint16_t>() + i % kStages * 2 * kTileElements;
   }
 
-  // Also where there is no tile i: a group of copies belongs to every step.
+  ACUITY_DEVICE static int32_t PagesOf(const Args& args, const AttentionTask& task,
+                                       int32_t first_key, int i) {
+    return PageOfStrip<kTileKeys / kStripKeys>(args, task, first_key + i * kTileKeys);
+  }
+
+  // Also where there is no tile i: a group of copies belongs to every step. `pages`: PagesOf it.
   ACUITY_DEVICE static void CopyStage(const Args& args, const AttentionTask& task,
-                                      int32_t first_key, int tiles, int i) {
+                                      int32_t first_key, int tiles, int i, int32_t pages) {
     if (i < tiles) {
-      const RaggedBatch& batch = args.params.batch;
-      const int32_t* table =
-          batch.block_tables + static_cast<int64_t>(task.seq) * batch.block_table_stride;
       CopyTile<kHeadDim, kTileKeys, kThreads>(
           args.params, task, first_key + i * kTileKeys, prim::ThreadIndex(),
-          [table, &args](int32_t key) { return table[key >> args.page_shift]; }, Stage(i),
+          [pages](int strip) { return prim::Shuffle(pages, strip); }, Stage(i),
           Stage(i) + kTileElements);
     }
     prim::CommitCopies();
@@ -90,10 +94,12 @@ struct PrefillKernel {
                                  int tiles, int i, const PackedRow (&rows)[2],
                                  const Queries<kV>& queries, RowState (&states)[2],
                                  FragmentC (&out)[kHeadDim / 8]) {
+    // Looked up while the block is waited for.
+    const int32_t pages = PagesOf(args, task, first_key, i + kStages - 1);
     if constexpr (kV.mutation != Mutation::kMissingCopyWait) prim::WaitCopies<kStages - 2>();
     if constexpr (kV.mutation != Mutation::kMissingBarrier) prim::BlockSync();
     // Tile i is there for all, and all are behind tile i - 1, whose stage is free.
-    CopyStage(args, task, first_key, tiles, i + kStages - 1);
+    CopyStage(args, task, first_key, tiles, i + kStages - 1, pages);
     ACUITY_NO_UNROLL
     for (int key = 0; key < kTileKeys; key += kStepKeys) {
       const Shared<const uint16_t> keys = Stage(i) + key * kHeadDim;

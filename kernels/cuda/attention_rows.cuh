@@ -44,6 +44,18 @@ class QuerySource {
   bool exists_[2], negative_[2];
 };
 
+// A page holds strips of sixteen keys whole: lane l gets the page of strip l % kStrips from
+// `first_key` on, 0 if the task has none of its keys.
+template <int kStrips>
+ACUITY_DEVICE int32_t PageOfStrip(const AttentionArgs& args, const AttentionTask& task,
+                                  int32_t first_key) {
+  const RaggedBatch& batch = args.params.batch;
+  const int32_t key = first_key + prim::LaneIndex() % kStrips * kStripKeys;
+  if (key >= task.key_end || key + kStripKeys <= task.key_begin) return 0;
+  return batch.block_tables[static_cast<int64_t>(task.seq) * batch.block_table_stride +
+                            (key >> args.page_shift)];
+}
+
 // tanh within 2e-7, without a branch: 1 - 2 / (1 + e^2x).
 ACUITY_DEVICE float Tanh(float x) {
   return 1 - 2 * prim::Reciprocal(1 + prim::Exp2(2 * kLog2E * x));

@@ -124,31 +124,42 @@ ACUITY_DEVICE void OnlineSoftmax(const AttentionParams& params, const PackedRow 
 
 // Starts copies of kKeys rows of K and V, `first_key` on, by kThreads threads. Rows outside of
 // [key_begin, key_end) become zeroes: what a page holds there may be anything, and NaN times a
-// weight of 0 is NaN. `page_of(key)` is the physical page of a key.
+// weight of 0 is NaN. `page_of(strip)` is the page of the tile's strip of sixteen keys, which it
+// holds whole; asked by whole warps.
 template <int kHeadDim, int kKeys, int kThreads, typename PageOf>
 ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& task,
                             int32_t first_key, int thread, const PageOf& page_of,
                             Shared<uint16_t> keys, Shared<uint16_t> values) {
   constexpr int kChunks = kHeadDim / kChunk, kRows = kThreads / kChunks;  // rows at a time
   static_assert(kThreads % kChunks == 0 && kKeys % kRows == 0);
-  const int page_size = params.shape.block_size;
   const int chunk = thread % kChunks, first_row = thread / kChunks;
-  const auto* k = static_cast<const uint16_t*>(params.k_pages) + chunk * kChunk;
-  const auto* v = static_cast<const uint16_t*>(params.v_pages) + chunk * kChunk;
+  // Of the thread's row: the compiler does not know how small first_row is.
+  const int own_strip = kRows > kStripKeys ? first_row / kStripKeys : 0;
+  const int in_strip = kRows > kStripKeys ? first_row % kStripKeys : first_row;
+  // In bytes, and in 32 bits but for where a page is: that takes a third of the instructions.
+  constexpr uint32_t kRowBytes = kHeadDim * 2;
+  const uint32_t page_size = params.shape.block_size, head_bytes = page_size * kRowBytes;
+  const uint32_t page_bytes = params.shape.num_kv_heads * head_bytes;
+  const uint32_t in_page = task.kv_head * head_bytes + in_strip * kRowBytes + chunk * kChunk * 2;
+  // Row i is valid if begin <= i < end.
+  const int begin = task.key_begin - first_key - first_row;
+  const int end = task.key_end - first_key - first_row;
+  const char *k = nullptr, *v = nullptr;
   ACUITY_UNROLL
   for (int i = 0; i < kKeys; i += kRows) {
-    const int row = i + first_row;
-    const int32_t key = first_key + row;
-    const bool valid = key >= task.key_begin && key < task.key_end;
-    int64_t from = 0;
-    if (valid) {
-      const int64_t page = page_of(key);
-      const int64_t slot = (page * params.shape.num_kv_heads + task.kv_head) * page_size;
-      from = (slot + (key & (page_size - 1))) * kHeadDim;
+    if (i % kStripKeys < kRows) {  // another strip
+      const int strip = i / kStripKeys + own_strip;
+      const uint32_t key = first_key + strip * kStripKeys;
+      const uint64_t page = static_cast<uint32_t>(page_of(strip));
+      const uint64_t at = page * page_bytes + (in_page + (key & (page_size - 1)) * kRowBytes);
+      k = static_cast<const char*>(params.k_pages) + at;
+      v = static_cast<const char*>(params.v_pages) + at;
     }
-    const int to = SwizzledOffset<kHeadDim>(row, chunk);
-    prim::CopyAsync((keys + to).As<prim::Bits128>(), k + from, valid);
-    prim::CopyAsync((values + to).As<prim::Bits128>(), v + from, valid);
+    const bool valid = i >= begin && i < end;
+    const int to = SwizzledOffset<kHeadDim>(i + first_row, chunk);
+    const uint32_t within = i % kStripKeys * kRowBytes;
+    prim::CopyAsync((keys + to).As<prim::Bits128>(), k + within, valid);
+    prim::CopyAsync((values + to).As<prim::Bits128>(), v + within, valid);
   }
 }
 

@@ -24,6 +24,7 @@ template <Variant kV>
 struct WarpgroupTiles {
   static constexpr int kHeadDim = kV.head_dim;
   static constexpr int kKeys = kWarpgroupTileKeys, kStages = kWarpgroupStages;
+  static constexpr int kStrips = kKeys / kStripKeys;
   static constexpr int kTileElements = kKeys * kHeadDim;
 
   ACUITY_DEVICE static Shared<uint16_t> QueryMemory(int consumer) {
@@ -62,11 +63,11 @@ struct WarpgroupTiles {
   // What the warpgroup that copies does.
   ACUITY_DEVICE static void Produce(const AttentionArgs& args, const AttentionTask& task) {
     const KeyTiles tiles = TilesOf(task);
-    int32_t page = PageOfStrip(args, task, tiles.first_key);
+    int32_t page = PageOfStrip<kStrips>(args, task, tiles.first_key);
     ACUITY_NO_UNROLL
     for (int i = 0; i < tiles.count; ++i) {
       const int32_t first_key = tiles.first_key + i * kKeys;
-      const int32_t next_page = PageOfStrip(args, task, first_key + kKeys);
+      const int32_t next_page = PageOfStrip<kStrips>(args, task, first_key + kKeys);
       ACUITY_NO_UNROLL
       for (int operand = kKeyTile; operand <= kValueTile; ++operand) {
         if constexpr (kV.mutation != Mutation::kNoFreeWait) {
@@ -81,16 +82,6 @@ struct WarpgroupTiles {
   }
 
  private:
-  // A page holds strips of sixteen keys whole: lane l gets the page of strip l of a tile.
-  ACUITY_DEVICE static int32_t PageOfStrip(const AttentionArgs& args, const AttentionTask& task,
-                                           int32_t first_key) {
-    const RaggedBatch& batch = args.params.batch;
-    const int32_t key = first_key + prim::LaneIndex() % (kKeys / kStripKeys) * kStripKeys;
-    if (key >= task.key_end) return 0;
-    return batch.block_tables[static_cast<int64_t>(task.seq) * batch.block_table_stride +
-                              (key >> args.page_shift)];
-  }
-
   // Rows outside of [key_begin, key_end) become zeroes, as in attention_tile.cuh.
   ACUITY_DEVICE static void CopyTile(const AttentionParams& params, const AttentionTask& task,
                                      const void* pool, int32_t first_key, int32_t page_of_strip,
@@ -106,7 +97,7 @@ struct WarpgroupTiles {
                    ? (chunk / 8 * kKeys + first_row) * 64 + chunk % 8 * 8
                    : prim::PanelOffset(kKeys, first_row, chunk));
     ACUITY_NO_UNROLL
-    for (int strip = 0; strip < kKeys / kStripKeys; ++strip) {
+    for (int strip = 0; strip < kStrips; ++strip) {
       const int64_t page = prim::Shuffle(page_of_strip, strip);
       const int64_t slot = (page * params.shape.num_kv_heads + task.kv_head) * page_size;
       ACUITY_UNROLL
