@@ -16,7 +16,8 @@ struct PrefillKernel {
   static constexpr int kStages = kPrefillStages;
   // Logits that a warp holds at once: O of head_dim 256 leaves registers for a quarter of a tile.
   static constexpr int kStepKeys = kHeadDim == 256 ? kTileKeys / 4 : kTileKeys;
-  static constexpr int kTileElements = kTileKeys * kHeadDim;
+  using Layout = TileLayout<kV>;
+  static constexpr int kTileHalves = kTileKeys * Layout::kRowHalves;
 
   ACUITY_DEVICE static void Run(const Args& args) {
     const int index = static_cast<int>(prim::BlockIndex().x);
@@ -63,11 +64,11 @@ struct PrefillKernel {
   }
   ACUITY_DEVICE static Shared<uint16_t> QueryMemory() {
     return prim::SharedMemory<uint16_t>() +
-           (PrefillRingBytes(kHeadDim) / 2 + prim::WarpIndex() * kWarpRows * kHeadDim);
+           (PrefillRingBytes(kHeadDim, kV.type) / 2 + prim::WarpIndex() * kWarpRows * kHeadDim);
   }
-  // [kStages, K and V, kTileKeys, head_dim]
+  // [kStages, K and V, kTileKeys, kRowHalves]
   ACUITY_DEVICE static Shared<uint16_t> Stage(int i) {
-    return prim::SharedMemory<uint16_t>() + i % kStages * 2 * kTileElements;
+    return prim::SharedMemory<uint16_t>() + i % kStages * 2 * kTileHalves;
   }
 
   // Also where there is no tile i: a group of copies belongs to every step.
@@ -77,10 +78,10 @@ struct PrefillKernel {
       const RaggedBatch& batch = args.params.batch;
       const int32_t* table =
           batch.block_tables + static_cast<int64_t>(task.seq) * batch.block_table_stride;
-      CopyTile<kHeadDim, kTileKeys, kThreads>(
+      CopyTile<kV, kTileKeys, kThreads>(
           args.params, task, first_key + i * kTileKeys, prim::ThreadIndex(),
           [table, &args](int32_t key) { return table[key >> args.page_shift]; }, Stage(i),
-          Stage(i) + kTileElements);
+          Stage(i) + kTileHalves);
     }
     prim::CommitCopies();
   }
@@ -96,12 +97,12 @@ struct PrefillKernel {
     CopyStage(args, task, first_key, tiles, i + kStages - 1);
     ACUITY_NO_UNROLL
     for (int key = 0; key < kTileKeys; key += kStepKeys) {
-      const Shared<const uint16_t> keys = Stage(i) + key * kHeadDim;
+      const Shared<const uint16_t> keys = Stage(i) + key * Layout::kRowHalves;
       FragmentC logits[kStepKeys / 8];
       MultiplyKeys<kV, kStepKeys>(queries, keys, logits);
       OnlineSoftmax<kV, kStepKeys, kMasked>(args.params, rows, first_key + i * kTileKeys + key,
                                             states, logits, out);
-      AddValues<kV, kStepKeys>(logits, keys + kTileElements, out);
+      AddValues<kV, kStepKeys>(logits, keys + kTileHalves, out);
     }
   }
 };
