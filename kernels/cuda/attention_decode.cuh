@@ -25,7 +25,7 @@ struct DecodeKernel {
   static constexpr int kMinBlocksPerSm = kHeadDim == 256 ? 1 : 2;
   static constexpr int kStages = DecodeStages(kHeadDim);
   using Layout = TileLayout<kV>;
-  using Dims = LaneDims<kV.type>;
+  using Dims = LaneDims<TileType(kV)>;
   static constexpr int kStripHalves = kStripKeys * Layout::kRowHalves;
   static_assert(kDecodeSplitKeys / kTileKeys <= prim::kWarpSize, "a lane for each strip's page");
 
@@ -98,7 +98,7 @@ struct DecodeKernel {
     const int32_t page = prim::Shuffle(strips.page, i % prim::kWarpSize);
     if (i < strips.count) {
       const int at = i % kStages * kStripHalves;
-      CopyTile<kV, kStripKeys, prim::kWarpSize>(
+      CopyTile<kV, kStripKeys, SharedPieces<kV, prim::kWarpSize>>(
           args.params, task, strips.first_key + i * kTileKeys, prim::LaneIndex(),
           [page](int32_t) { return page; }, strips.keys + at, strips.values + at);
     }

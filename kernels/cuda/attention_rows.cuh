@@ -19,13 +19,13 @@ using prim::FragmentC;
 //
 //   16 bits   First() = 2t   dims 2t, 2t+1 | 2t+8, 2t+9
 //    8 bits   First() = 4t   dims 4t, 4t+2 | 4t+1, 4t+3
-template <DType kPages>
+template <DType kTile>
 struct LaneDims {
   ACUITY_DEVICE static int First() {
-    return prim::LaneIndex() % 4 * (kPages == DType::kFloat8 ? 4 : 2);
+    return prim::LaneIndex() % 4 * (kTile == DType::kFloat8 ? 4 : 2);
   }
   static constexpr int Offset(int half, int element) {
-    return kPages == DType::kFloat8 ? half + 2 * element : 8 * half + element;
+    return kTile == DType::kFloat8 ? half + 2 * element : 8 * half + element;
   }
 };
 
@@ -59,7 +59,7 @@ class QuerySource {
   }
 
  private:
-  using Dims = LaneDims<kV.mutation == Mutation::kPlainQueries ? DType::kFloat16 : kV.type>;
+  using Dims = LaneDims<kV.mutation == Mutation::kWrongOrder ? DType::kFloat16 : TileType(kV)>;
 
   ACUITY_DEVICE float Element(int h, int dim) const {
     const float x = exists_[h] ? from_[h][dim] : 0;
@@ -148,7 +148,7 @@ ACUITY_DEVICE FragmentA WeightsOf(const FragmentC& low, const FragmentC& high) {
 template <Variant kV>
 ACUITY_DEVICE void StoreRow(const AttentionArgs& args, int packed, int h, const RowState& state,
                             const FragmentC (&out)[kV.head_dim / 8]) {
-  using Dims = LaneDims<kV.type>;
+  using Dims = LaneDims<TileType(kV)>;
   const Partial partial = Gather(state);
   const AttentionTask task = args.tasks[prim::BlockIndex().x];
   const PackedRow row = MakeRow(args.params, task, RowsOf(args.params, task), packed);

@@ -14,7 +14,7 @@ namespace acuity::kernels::cuda {
 template <Variant kV>
 struct TileLayout {
   static constexpr int kChunkHalves = 8;
-  static constexpr int kRowHalves = kV.head_dim * static_cast<int>(SizeOf(kV.type)) / 2;
+  static constexpr int kRowHalves = kV.head_dim * static_cast<int>(SizeOf(TileType(kV))) / 2;
   static constexpr int kChunks = kRowHalves / kChunkHalves;
 
   ACUITY_DEVICE static int Offset(int key, int chunk) {
@@ -106,7 +106,7 @@ template <Variant kV, int kKeys>
 ACUITY_DEVICE void MultiplyKeys(const Queries<kV>& queries, Shared<const uint16_t> keys,
                                 FragmentC (&logits)[kKeys / 8]) {
   using Layout = TileLayout<kV>;
-  constexpr int kSteps = kOperands<kV.type>;
+  constexpr int kSteps = kOperands<TileType(kV)>;
   const int lane = prim::LaneIndex(), matrix = lane / 8;
   // Matrices 0 and 1: eight keys, two chunks; 2 and 3: the next eight keys.
   const int key = lane % 8 + matrix / 2 * 8;
@@ -123,7 +123,7 @@ ACUITY_DEVICE void MultiplyKeys(const Queries<kV>& queries, Shared<const uint16_
       uint32_t word[4];
       prim::LoadMatrix4(keys + Layout::Offset(16 * j + key, 2 * pair + chunk), word);
       FragmentB b[kSteps][2];
-      KeyOperands<kV.type>(word, b);
+      KeyOperands<TileType(kV)>(word, b);
       ACUITY_UNROLL
       for (int s = 0; s < kSteps; ++s) {
         prim::Mma<OperandOf(kV.type)>(logits[2 * j], a[s], b[s][0]);
@@ -139,7 +139,7 @@ template <Variant kV, int kKeys>
 ACUITY_DEVICE void AddValues(const FragmentC (&p)[kKeys / 8], Shared<const uint16_t> values,
                              FragmentC (&out)[kV.head_dim / 8]) {
   using Layout = TileLayout<kV>;
-  constexpr int kFragments = 2 * kOperands<kV.type>;
+  constexpr int kFragments = 2 * kOperands<TileType(kV)>;
   const int lane = prim::LaneIndex(), matrix = lane / 8;
   // Matrices 0 and 1: keys 0-7 and 8-15, one chunk; 2 and 3: the next chunk.
   const int key = lane % 8 + matrix % 2 * 8, chunk = matrix / 2;
@@ -151,7 +151,7 @@ ACUITY_DEVICE void AddValues(const FragmentC (&p)[kKeys / 8], Shared<const uint1
       uint32_t word[4];
       prim::LoadMatrix4Transposed(values + Layout::Offset(16 * step + key, 2 * pair + chunk), word);
       FragmentB b[kFragments];
-      ValueOperands<kV.type>(word, b);
+      ValueOperands<TileType(kV)>(word, b);
       ACUITY_UNROLL
       for (int i = 0; i < kFragments; ++i) {
         prim::Mma<OperandOf(kV.type)>(out[kFragments * pair + i], a, b[i]);
@@ -175,24 +175,38 @@ ACUITY_DEVICE void OnlineSoftmax(const AttentionParams& params, const PackedRow 
   }
 }
 
-// Starts copies of kKeys rows of K and V, `first_key` on, by kThreads threads. Rows outside of
+// Which pieces of 16 bytes of a tile a thread copies, and where to: one chunk, of every kRows-th
+// row.
+template <Variant kV, int kThreads>
+struct SharedPieces {
+  using Layout = TileLayout<kV>;
+  static constexpr int kRows = kThreads / Layout::kChunks;  // at a time
+  static_assert(kThreads % Layout::kChunks == 0);
+
+  ACUITY_DEVICE static int Chunk(int thread) { return thread % Layout::kChunks; }
+  ACUITY_DEVICE static int Row(int thread) { return thread / Layout::kChunks; }
+  // Of the thread's piece of rows [row, row + kRows).
+  ACUITY_DEVICE static int Offset(int row, int thread) {
+    return Layout::Offset(row + Row(thread), Chunk(thread));
+  }
+};
+
+// Starts copies of kKeys rows of K and V, `first_key` on. Rows outside of
 // [key_begin, key_end) become zeroes: what a page holds there may be anything, and NaN times a
 // weight of 0 is NaN. `page_of(key)` is the physical page of a key.
-template <Variant kV, int kKeys, int kThreads, typename PageOf>
+template <Variant kV, int kKeys, typename Pieces, typename PageOf>
 ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& task,
                             int32_t first_key, int thread, const PageOf& page_of,
                             Shared<uint16_t> keys, Shared<uint16_t> values) {
   using Layout = TileLayout<kV>;
-  constexpr int kChunks = Layout::kChunks, kRows = kThreads / kChunks;  // rows at a time
-  static_assert(kThreads % kChunks == 0 && kKeys % kRows == 0);
+  static_assert(kKeys % Pieces::kRows == 0);
   const int page_size = params.shape.block_size;
-  const int chunk = thread % kChunks, first_row = thread / kChunks;
+  const int chunk = Pieces::Chunk(thread), first_row = Pieces::Row(thread);
   const auto* k = static_cast<const uint16_t*>(params.k_pages) + chunk * Layout::kChunkHalves;
   const auto* v = static_cast<const uint16_t*>(params.v_pages) + chunk * Layout::kChunkHalves;
   ACUITY_UNROLL
-  for (int i = 0; i < kKeys; i += kRows) {
-    const int row = i + first_row;
-    const int32_t key = first_key + row;
+  for (int i = 0; i < kKeys; i += Pieces::kRows) {
+    const int32_t key = first_key + i + first_row;
     const bool valid = key >= task.key_begin && key < task.key_end;
     int64_t from = 0;
     if (valid) {
@@ -200,7 +214,7 @@ ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& 
       const int64_t slot = (page * params.shape.num_kv_heads + task.kv_head) * page_size;
       from = (slot + (key & (page_size - 1))) * Layout::kRowHalves;
     }
-    const int to = Layout::Offset(row, chunk);
+    const int to = Pieces::Offset(i, thread);
     prim::CopyAsync((keys + to).As<prim::Bits128>(), k + from, valid);
     prim::CopyAsync((values + to).As<prim::Bits128>(), v + from, valid);
   }

@@ -19,7 +19,7 @@ enum class Mutation : uint8_t {
   kMissingBarrier,
   kMissingCopyWait,
   // Of 8-bit pages only.
-  kPlainQueries,   // queries in the order that 16-bit keys ask for
+  kWrongOrder,     // elements in the order that widening leaves, taken for their own
   kUnitForgotten,  // logits of keys as they are multiplied, 2^-8 their value
   // Of the kernel on warpgroups only.
   kNoFreeWait,      // tiles overwritten without asking
@@ -44,12 +44,21 @@ struct Variant {
   bool stats = true;              // T accumulated and RowStats written
   bool softcap = false;           // logits go through cap * tanh(z / cap)
   Mutation mutation = Mutation::kNone;
+  bool widened = false;  // 8-bit tiles became float16 before products read them
 };
+constexpr Variant Widened(Variant variant) {
+  variant.widened = true;
+  return variant;
+}
 
 // Of the products' operands. 8-bit elements become float16 in registers (float8.cuh), 2^-8 their
 // value; what undoes that is one multiplication a row, of the logits' scale and of the output's
 // factor.
 constexpr DType OperandOf(DType pages) { return pages == DType::kFloat8 ? DType::kFloat16 : pages; }
+// Of tiles as products read them from shared memory.
+constexpr DType TileType(const Variant& variant) {
+  return variant.widened ? OperandOf(variant.type) : variant.type;
+}
 constexpr float UnitOf(DType pages) { return pages == DType::kFloat8 ? 256 : 1; }
 
 // Rows of the matrix products that one warp owns: mma's M.
@@ -102,8 +111,10 @@ constexpr int QueryBytes(int head_dim, int warps) {
 constexpr int DecodeRingBytes(int head_dim, DType type) {
   return DecodeStages(head_dim) * TileBytes(head_dim, type);
 }
+// 8-bit pages: one tile as it was copied, and one widened.
 constexpr int PrefillRingBytes(int head_dim, DType type) {
-  return kPrefillStages * TileBytes(head_dim, type);
+  return type == DType::kFloat8 ? TileBytes(head_dim, type) + TileBytes(head_dim, OperandOf(type))
+                                : kPrefillStages * TileBytes(head_dim, type);
 }
 constexpr int DecodeSharedBytes(int head_dim, DType type) {
   return DecodeRingBytes(head_dim, type) + QueryBytes(head_dim, kDecodeWarps);

@@ -65,8 +65,8 @@ TEST_P(AttentionMutation, CopiesNotWaitedFor) {
 }
 
 // Of 8-bit pages.
-TEST_P(AttentionMutation, QueriesInTheOrderOfSixteenBits) {
-  ExpectSeen<Mutation::kPlainQueries, DType::kFloat8>(GetParam(), "out");
+TEST_P(AttentionMutation, ElementsInTheOrderOfWidening) {
+  ExpectSeen<Mutation::kWrongOrder, DType::kFloat8>(GetParam(), "out");
 }
 TEST_P(AttentionMutation, LogitsLeftInTheUnitOfTheKeys) {
   ExpectSeen<Mutation::kUnitForgotten, DType::kFloat8>(GetParam(), "out");
