@@ -7,10 +7,11 @@
 
 namespace acuity::kernels::cuda {
 
-// A tile as its pages have it: a row is one key, in chunks of 16 bytes; ldmatrix counts in halves
-// of 32 bits. Chunk c of row r lies at place c ^ (r & 7): the eight rows that one phase of ldmatrix
-// reads at the same c, and the eight chunks that a copy writes of one row, are in eight different
-// groups of four banks. Rows of 64 bytes lie two to a line of 128: c ^ (r / 2 & 3) of either half.
+// A tile in shared memory: a row is one key, in chunks of 16 bytes; addresses count elements of 16
+// bits, as ldmatrix does, whatever they hold. Chunk c of row r lies at place c ^ (r & 7): the eight
+// rows that one phase of ldmatrix reads at the same c, and the eight chunks that a copy writes of
+// one row, are in eight different groups of four banks. Rows of 64 bytes lie two to a line of 128:
+// c ^ (r / 2 & 3) of either half.
 template <Variant kV>
 struct TileLayout {
   static constexpr int kChunkHalves = 8;
@@ -23,17 +24,17 @@ struct TileLayout {
   }
 };
 
-// How many operands of mma, for sixteen elements each, a chunk pair's sixteen rows make.
-template <DType kPages>
-inline constexpr int kOperands = 2 / static_cast<int>(SizeOf(kPages));
+// Sixteens of dimensions in a pair of chunks, which is what one ldmatrix reads of sixteen keys.
+template <DType kTile>
+inline constexpr int kSixteens = 2 / static_cast<int>(SizeOf(kTile));
 
 // B of Q K^T from four matrices: two chunks of keys 0-7, the same two of keys 8-15. b[s][n]: the
 // s-th sixteen dimensions, in the order of LaneDims, of keys 8 n on.
-template <DType kPages>
-ACUITY_DEVICE void KeyOperands(const uint32_t (&word)[4], FragmentB (&b)[kOperands<kPages>][2]) {
+template <DType kTile>
+ACUITY_DEVICE void KeyOperands(const uint32_t (&word)[4], FragmentB (&b)[kSixteens<kTile>][2]) {
   ACUITY_UNROLL
   for (int n = 0; n < 2; ++n) {
-    if constexpr (kPages == DType::kFloat8) {
+    if constexpr (kTile == DType::kFloat8) {
       ACUITY_UNROLL
       for (int s = 0; s < 2; ++s) {
         const WidePairs wide = WidenFloat8(word[2 * n + s]);
@@ -47,11 +48,11 @@ ACUITY_DEVICE void KeyOperands(const uint32_t (&word)[4], FragmentB (&b)[kOperan
 
 // B of P V from four matrices, transposed: keys 0-7 and 8-15 of one chunk, the same of the next.
 // b[i]: columns as in LaneDims, two halves for sixteen dimensions.
-template <DType kPages>
-ACUITY_DEVICE void ValueOperands(const uint32_t (&word)[4], FragmentB (&b)[2 * kOperands<kPages>]) {
+template <DType kTile>
+ACUITY_DEVICE void ValueOperands(const uint32_t (&word)[4], FragmentB (&b)[2 * kSixteens<kTile>]) {
   ACUITY_UNROLL
   for (int c = 0; c < 2; ++c) {
-    if constexpr (kPages == DType::kFloat8) {
+    if constexpr (kTile == DType::kFloat8) {
       const WidePairs low = WidenFloat8(word[2 * c]), high = WidenFloat8(word[2 * c + 1]);
       b[2 * c] = {{low.even, high.even}};
       b[2 * c + 1] = {{low.odd, high.odd}};
@@ -106,7 +107,7 @@ template <Variant kV, int kKeys>
 ACUITY_DEVICE void MultiplyKeys(const Queries<kV>& queries, Shared<const uint16_t> keys,
                                 FragmentC (&logits)[kKeys / 8]) {
   using Layout = TileLayout<kV>;
-  constexpr int kSteps = kOperands<TileType(kV)>;
+  constexpr int kSteps = kSixteens<TileType(kV)>;
   const int lane = prim::LaneIndex(), matrix = lane / 8;
   // Matrices 0 and 1: eight keys, two chunks; 2 and 3: the next eight keys.
   const int key = lane % 8 + matrix / 2 * 8;
@@ -139,7 +140,7 @@ template <Variant kV, int kKeys>
 ACUITY_DEVICE void AddValues(const FragmentC (&p)[kKeys / 8], Shared<const uint16_t> values,
                              FragmentC (&out)[kV.head_dim / 8]) {
   using Layout = TileLayout<kV>;
-  constexpr int kFragments = 2 * kOperands<TileType(kV)>;
+  constexpr int kFragments = 2 * kSixteens<TileType(kV)>;
   const int lane = prim::LaneIndex(), matrix = lane / 8;
   // Matrices 0 and 1: keys 0-7 and 8-15, one chunk; 2 and 3: the next chunk.
   const int key = lane % 8 + matrix % 2 * 8, chunk = matrix / 2;
@@ -185,10 +186,7 @@ struct SharedPieces {
 
   ACUITY_DEVICE static int Chunk(int thread) { return thread % Layout::kChunks; }
   ACUITY_DEVICE static int Row(int thread) { return thread / Layout::kChunks; }
-  // Of the thread's piece of rows [row, row + kRows).
-  ACUITY_DEVICE static int Offset(int row, int thread) {
-    return Layout::Offset(row + Row(thread), Chunk(thread));
-  }
+  ACUITY_DEVICE static int Offset(int row, int chunk) { return Layout::Offset(row, chunk); }
 };
 
 // Starts copies of kKeys rows of K and V, `first_key` on. Rows outside of
@@ -206,7 +204,8 @@ ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& 
   const auto* v = static_cast<const uint16_t*>(params.v_pages) + chunk * Layout::kChunkHalves;
   ACUITY_UNROLL
   for (int i = 0; i < kKeys; i += Pieces::kRows) {
-    const int32_t key = first_key + i + first_row;
+    const int row = i + first_row;
+    const int32_t key = first_key + row;
     const bool valid = key >= task.key_begin && key < task.key_end;
     int64_t from = 0;
     if (valid) {
@@ -214,7 +213,7 @@ ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& 
       const int64_t slot = (page * params.shape.num_kv_heads + task.kv_head) * page_size;
       from = (slot + (key & (page_size - 1))) * Layout::kRowHalves;
     }
-    const int to = Pieces::Offset(i, thread);
+    const int to = Pieces::Offset(row, chunk);
     prim::CopyAsync((keys + to).As<prim::Bits128>(), k + from, valid);
     prim::CopyAsync((values + to).As<prim::Bits128>(), v + from, valid);
   }
