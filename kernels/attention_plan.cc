@@ -74,9 +74,7 @@ const char* Supports(const AttentionShape& shape) {
   if (shape.block_size < 1 || (shape.block_size & (shape.block_size - 1)) != 0) {
     return "block_size must be a power of two";
   }
-  if (shape.kv_dtype != DType::kFloat32 && shape.kv_dtype != DType::kBFloat16) {
-    return "kv_dtype must be float32 or bfloat16";
-  }
+  if (shape.kv_dtype == DType::kFloat16) return "kv_dtype must be float32, bfloat16 or float8";
   return nullptr;
 }
 

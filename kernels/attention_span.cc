@@ -1,10 +1,17 @@
 #include "kernels/attention_span.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace acuity::kernels {
 namespace {
+
+constexpr std::array<float, 256> kFloat8Values = [] {
+  std::array<float, 256> values{};
+  for (size_t i = 0; i < values.size(); ++i) values[i] = Float8ToFloat(static_cast<uint8_t>(i));
+  return values;
+}();
 
 // A watched row's keys: where they are and which it sees.
 class RowKeys {
@@ -31,7 +38,12 @@ class RowKeys {
       return DotOf(q, static_cast<const float*>(pages_) + slot * shape_.head_dim,
                    [](float x) { return x; });
     }
-    return DotOf(q, static_cast<const uint16_t*>(pages_) + slot * shape_.head_dim, BFloat16ToFloat);
+    if (shape_.kv_dtype == DType::kBFloat16) {
+      return DotOf(q, static_cast<const uint16_t*>(pages_) + slot * shape_.head_dim,
+                   BFloat16ToFloat);
+    }
+    return DotOf(q, static_cast<const uint8_t*>(pages_) + slot * shape_.head_dim,
+                 [](uint8_t bits) { return kFloat8Values[bits]; });
   }
 
  private:

@@ -18,14 +18,15 @@ template <int kRows, typename T>
                                     const float* q, float* logits) {
   for (int key = begin / kLanes * kLanes; key < end; key += kLanes) {
     Vec acc[kRows] = {};
-    for (int d = 0; d < head_dim; d += 4) {
-      Vec dims[4];
-      GatherTransposed(keys + key, d, dims);
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
+    for (int d = 0; d < head_dim; d += kGathered<T>) {
+      Vec words[4];
+      GatherTransposed(keys + key, d, words);
+#pragma GCC unroll 16
+      for (int i = 0; i < kGathered<T>; ++i) {
+        const Vec dim = ElementOfWords<T>(words[i / kPerWord<T>], i % kPerWord<T>);
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
-          acc[r] = MulAdd(Broadcast(q[r * head_dim + d + i]), dims[i], acc[r]);
+          acc[r] = MulAdd(Broadcast(q[r * head_dim + d + i]), dim, acc[r]);
         }
       }
     }
@@ -65,8 +66,9 @@ template <int kRows, int kColumns, typename T>
 template <int kRows, typename T>
 inline void DirectOutput(const T* const* values, int begin, int end, int head_dim, const float* p,
                          float* out) {
-  // As many columns as leave the accumulators in registers.
-  constexpr int kColumns = kRows == 1 ? 8 : 4;
+  // As many columns as leave the accumulators in registers; beside 16 of them, the conversion of
+  // bytes needs its own.
+  constexpr int kColumns = (kRows == 1 ? 8 : 4) / (sizeof(T) == 1 && kLanes < 16 ? 2 : 1);
   int d = 0;
   for (; d + kColumns * kLanes <= head_dim; d += kColumns * kLanes) {
     DirectColumns<kRows, kColumns>(values, begin, end, head_dim, d, p, out);

@@ -116,8 +116,10 @@ class TaskRunner {
     for (int tile = begin / kKeyTile * kKeyTile; tile < end; tile += kKeyTile) {
       if (params_.shape.kv_dtype == DType::kFloat32) {
         RunTile<float>(tile, begin, end);
-      } else {
+      } else if (params_.shape.kv_dtype == DType::kBFloat16) {
         RunTile<uint16_t>(tile, begin, end);
+      } else {
+        RunTile<uint8_t>(tile, begin, end);
       }
     }
   }

@@ -20,26 +20,38 @@ alignas(64) constexpr float kZeroRow[kMaxHeadDim] = {};
 
 inline Vec LoadAs(const float* p) { return Load(p); }
 inline Vec LoadAs(const uint16_t* p) { return LoadBFloat16(p); }
+inline Vec LoadAs(const uint8_t* p) { return LoadFloat8(p); }
 
-inline Quad LoadFour(const float* p) { return (Quad)_mm_loadu_ps(p); }
-inline Quad LoadFour(const uint16_t* p) {
-  const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  return (Quad)_mm_unpacklo_epi16(_mm_setzero_si128(), bits);
+// Elements in 4 bytes, and in the 16 that are gathered of a key at a time: what divides head_dim.
+template <typename T>
+inline constexpr int kPerWord = 4 / sizeof(T);
+template <typename T>
+inline constexpr int kGathered = 4 * kPerWord<T>;
+
+// Element i of the kPerWord<T> in each lane.
+template <typename T>
+inline Vec ElementOfWords(Vec words, int i) {
+  if constexpr (sizeof(T) == 4) return words;
+  if constexpr (sizeof(T) == 2)
+    return (Vec)(i == 0 ? (UVec)words << 16 : (UVec)words & 0xffff0000u);
+  if constexpr (sizeof(T) == 1) return Float8At20(((IVec)words << (24 - 8 * i)) >> 4);
 }
 
-// Dimensions [dim, dim + 4) of keys first, first + 4, first + 8, ...: one 128-bit lane per key.
+inline Quad LoadQuad(const void* p) { return (Quad)_mm_loadu_ps(static_cast<const float*>(p)); }
+
+// 16 bytes from dimension `dim` of keys first, first + 4, first + 8, ...: one 128-bit lane per key.
 template <typename T>
-inline Vec GatherFour(const T* const* keys, int first, int dim) {
-  const Quad a = LoadFour(keys[first] + dim);
+inline Vec GatherQuads(const T* const* keys, int first, int dim) {
+  const Quad a = LoadQuad(keys[first] + dim);
   if constexpr (kLanes == 4) {
     return (Vec)a;
   } else {
-    const Quad b = LoadFour(keys[first + 4] + dim);
+    const Quad b = LoadQuad(keys[first + 4] + dim);
     const Octet ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
     if constexpr (kLanes == 8) {
       return (Vec)ab;
     } else {
-      const Quad c = LoadFour(keys[first + 8] + dim), d = LoadFour(keys[first + 12] + dim);
+      const Quad c = LoadQuad(keys[first + 8] + dim), d = LoadQuad(keys[first + 12] + dim);
       const Octet cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7);
       return (Vec)__builtin_shufflevector(ab, cd, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
                                           15);
@@ -63,17 +75,17 @@ inline Vec UnpackHigh(Vec a, Vec b) { return ShuffleQuads<2, 6, 3, 7>(a, b); }
 inline Vec LowPairs(Vec a, Vec b) { return ShuffleQuads<0, 1, 4, 5>(a, b); }
 inline Vec HighPairs(Vec a, Vec b) { return ShuffleQuads<2, 3, 6, 7>(a, b); }
 
-// dims[i][lane] = keys[lane][dim + i], kLanes keys.
+// words[i][lane] = the 4 bytes of keys[lane] from dimension dim + i * kPerWord<T>, kLanes keys.
 template <typename T>
-inline void GatherTransposed(const T* const* keys, int dim, Vec* dims) {
-  const Vec a = GatherFour(keys, 0, dim), b = GatherFour(keys, 1, dim);
-  const Vec c = GatherFour(keys, 2, dim), d = GatherFour(keys, 3, dim);
+inline void GatherTransposed(const T* const* keys, int dim, Vec* words) {
+  const Vec a = GatherQuads(keys, 0, dim), b = GatherQuads(keys, 1, dim);
+  const Vec c = GatherQuads(keys, 2, dim), d = GatherQuads(keys, 3, dim);
   const Vec ab_low = UnpackLow(a, b), ab_high = UnpackHigh(a, b);
   const Vec cd_low = UnpackLow(c, d), cd_high = UnpackHigh(c, d);
-  dims[0] = LowPairs(ab_low, cd_low);
-  dims[1] = HighPairs(ab_low, cd_low);
-  dims[2] = LowPairs(ab_high, cd_high);
-  dims[3] = HighPairs(ab_high, cd_high);
+  words[0] = LowPairs(ab_low, cd_low);
+  words[1] = HighPairs(ab_low, cd_low);
+  words[2] = LowPairs(ab_high, cd_high);
+  words[3] = HighPairs(ab_high, cd_high);
 }
 
 // packed[(panel * head_dim + d) * kPanel + lane] = keys[panel * kPanel + lane][d]; kKeyTile keys.
@@ -81,10 +93,13 @@ template <typename T>
 inline void PackKeys(const T* const* keys, int head_dim, float* packed) {
   for (int key = 0; key < kKeyTile; key += kLanes) {
     float* to = packed + key / kPanel * kPanel * head_dim + key % kPanel;
-    for (int d = 0; d < head_dim; d += 4) {
-      Vec dims[4];
-      GatherTransposed(keys + key, d, dims);
-      for (int i = 0; i < 4; ++i, to += kPanel) Store(to, dims[i]);
+    for (int d = 0; d < head_dim; d += kGathered<T>) {
+      Vec words[4];
+      GatherTransposed(keys + key, d, words);
+#pragma GCC unroll 16
+      for (int i = 0; i < kGathered<T>; ++i, to += kPanel) {
+        Store(to, ElementOfWords<T>(words[i / kPerWord<T>], i % kPerWord<T>));
+      }
     }
   }
 }

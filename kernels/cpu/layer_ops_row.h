@@ -134,22 +134,31 @@ void RotateHeads(const RopeAppendParams& params, int32_t position, int heads, fl
   }
 }
 
+inline void StoreRounded(uint16_t* p, Vec v) { StoreBFloat16(p, v); }
+inline void StoreRounded(uint8_t* p, Vec v) { StoreFloat8(p, v); }
+
+template <typename T>
+inline void RoundHead(const float* values, int64_t dim, T* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= dim; i += kLanes) StoreRounded(out + i, Load(values + i));
+  if (i == dim) return;
+  float padded[kLanes] = {};
+  T rounded[kLanes];
+  __builtin_memcpy(padded, values + i, static_cast<size_t>(dim - i) * sizeof(float));
+  StoreRounded(rounded, Load(padded));
+  __builtin_memcpy(out + i, rounded, static_cast<size_t>(dim - i) * sizeof(T));
+}
+
 // Writes one head's values to its place in the pages, as kv_dtype.
 void AppendHead(const float* values, DType dtype, int64_t dim, int64_t offset, void* pages) {
   if (dtype == DType::kFloat32) {
     __builtin_memcpy(static_cast<float*>(pages) + offset, values,
                      static_cast<size_t>(dim) * sizeof(float));
-    return;
+  } else if (dtype == DType::kBFloat16) {
+    RoundHead(values, dim, static_cast<uint16_t*>(pages) + offset);
+  } else {
+    RoundHead(values, dim, static_cast<uint8_t*>(pages) + offset);
   }
-  uint16_t* out = static_cast<uint16_t*>(pages) + offset;
-  int64_t i = 0;
-  for (; i + kLanes <= dim; i += kLanes) StoreBFloat16(out + i, Load(values + i));
-  if (i == dim) return;
-  float padded[kLanes] = {};
-  uint16_t rounded[kLanes];
-  __builtin_memcpy(padded, values + i, static_cast<size_t>(dim - i) * sizeof(float));
-  StoreBFloat16(rounded, Load(padded));
-  __builtin_memcpy(out + i, rounded, static_cast<size_t>(dim - i) * sizeof(uint16_t));
 }
 
 void RopeAppendRow(const RopeAppendParams& params, int64_t row) {

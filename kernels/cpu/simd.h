@@ -76,6 +76,54 @@ inline void StoreBFloat16(uint16_t* p, Vec v) {
   std::memcpy(p, &half, sizeof half);
 }
 
+// E4M3 as float32: a lane has the sign in bit 31 and the magnitude from bit 20; the others do not
+// matter. Read with the exponent of a normal number, m eighths of 2^-6 come out as
+// y = 2^-7 (1 + m / 8), and 2y - 2^-6 is what they are; of a normal number that is no smaller than
+// y. No step meets a float32 subnormal, which processors are slow at.
+inline Vec Float8At20(IVec bits) {
+  const Vec y = (Vec)((bits & 0x07f00000) + (120 << 23));
+  const Vec magnitude = Min(MulAdd(y, Broadcast(2.0f), Broadcast(-0x1p-6f)), y);
+  const IVec nan = y == Broadcast(480.0f);
+  return (Vec)((IVec)magnitude | nan | (bits & INT32_MIN));
+}
+
+// kLanes E4M3 values as float32.
+inline Vec LoadFloat8(const uint8_t* p) {
+#if defined(__AVX512F__)  // masked: see LoadBFloat16
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return Float8At20((IVec)_mm512_maskz_cvtepi8_epi32(0xffff, bytes) << 20);
+#elif defined(__AVX2__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return Float8At20((IVec)_mm256_cvtepi8_epi32(bytes) << 20);
+#else
+  IVec bits;
+  for (int i = 0; i < kLanes; ++i) bits[i] = static_cast<int8_t>(p[i]);
+  return Float8At20(bits << 20);
+#endif
+}
+
+// Rounds to E4M3 as FloatToFloat8 does: to nearest even, to 448 at most; NaN and infinity are NaN.
+inline void StoreFloat8(uint8_t* p, Vec v) {
+  const IVec magnitude = (IVec)v & 0x7fffffff;
+  const IVec finite = magnitude < 0x43e00000 ? magnitude : IVec{} + 0x43e00000;
+  const IVec normal = ((finite + 0x7ffff + ((finite >> 20) & 1)) >> 20) - (120 << 3);
+  const IVec subnormal = (IVec)((Vec)finite + Broadcast(0x1p14f)) - 0x46800000;
+  const IVec number = magnitude < 0x3c800000 ? subnormal : normal;
+  const IVec rounded = magnitude < 0x7f800000 ? number : IVec{} + 0x7f;
+  const IVec bits = rounded | ((IVec)v >> 24 & 0x80);
+#if defined(__AVX512F__)
+  _mm512_mask_cvtepi32_storeu_epi8(p, 0xffff, (__m512i)bits);
+#elif defined(__AVX2__)
+  const __m256i pairs = _mm256_packus_epi32((__m256i)bits, (__m256i)bits);
+  const __m256i quads = _mm256_packus_epi16(pairs, pairs);
+  const int low = _mm256_extract_epi32(quads, 0), high = _mm256_extract_epi32(quads, 4);
+  std::memcpy(p, &low, sizeof low);
+  std::memcpy(p + 4, &high, sizeof high);
+#else
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>(bits[i]);
+#endif
+}
+
 typedef float Quad __attribute__((vector_size(16), may_alias));
 typedef float Octet __attribute__((vector_size(32), may_alias));
 
@@ -128,7 +176,7 @@ inline Vec Exp2(Vec x) {
   const Vec clamped = Max(Broadcast(-126.5f), x);
   const Vec shifted = clamped + Broadcast(kRoundMagic);
   const Vec result = Exp2Parts(clamped - (shifted - Broadcast(kRoundMagic)), shifted);
-  return x < Broadcast(-126.0f) ? Vec{} : result;
+  return x >= Broadcast(-126.0f) ? result : Max(Vec{}, x);
 }
 
 // e^x for x <= ~87; below -87.3 it goes to 0. Relative error < 3e-7: unlike Exp2(x * log2(e)) it
@@ -142,7 +190,7 @@ inline Vec Exp(Vec x) {
   const Vec high = MulAdd(n, Broadcast(-0.693359375f), clamped);
   const Vec remainder = MulAdd(n, Broadcast(2.12194440e-4f), high);
   const Vec result = Exp2Parts(remainder * log2e, shifted);
-  return x < Broadcast(-87.3f) ? Vec{} : result;
+  return x >= Broadcast(-87.3f) ? result : Max(Vec{}, x);
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ int64_t PageOffset(const AttentionParams& params, const Row& row, int64_t key) {
 
 double Element(DType dtype, const void* pages, int64_t offset) {
   if (dtype == DType::kFloat32) return static_cast<const float*>(pages)[offset];
+  if (dtype == DType::kFloat8) return Float8ToFloat(static_cast<const uint8_t*>(pages)[offset]);
   const uint16_t bits = static_cast<const uint16_t*>(pages)[offset];
   return dtype == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
 }

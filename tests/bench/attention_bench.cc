@@ -26,14 +26,19 @@ struct Case {
 constexpr Case kCases[] = {
     {"prefill 2k d64 g3", 9, 3, 64, 2048, 2048, 1, DType::kFloat32},
     {"prefill 2k d64 g3", 9, 3, 64, 2048, 2048, 1, DType::kBFloat16},
+    {"prefill 2k d64 g3", 9, 3, 64, 2048, 2048, 1, DType::kFloat8},
     {"prefill 2k d128 g4", 8, 2, 128, 2048, 2048, 1, DType::kBFloat16},
     {"prefill 2k d80 g1", 4, 4, 80, 2048, 2048, 1, DType::kBFloat16},
     {"chunk 512 at 8k d64 g3", 9, 3, 64, 512, 8192, 1, DType::kBFloat16},
     {"decode 8k d64 g3", 9, 3, 64, 1, 8192, 1, DType::kBFloat16},
     {"decode 8k d64 g3", 9, 3, 64, 1, 8192, 1, DType::kFloat32},
+    {"decode 8k d64 g3", 9, 3, 64, 1, 8192, 1, DType::kFloat8},
     {"decode 8k d64 g1", 9, 9, 64, 1, 8192, 1, DType::kBFloat16},
+    {"decode 8k d64 g1", 9, 9, 64, 1, 8192, 1, DType::kFloat8},
     {"decode 8k d128 g4 x8", 8, 2, 128, 1, 8192, 8, DType::kBFloat16},
+    {"decode 8k d128 g4 x8", 8, 2, 128, 1, 8192, 8, DType::kFloat8},
     {"decode 8k d128 g8 x8", 16, 2, 128, 1, 8192, 8, DType::kBFloat16},
+    {"decode 8k d128 g8 x8", 16, 2, 128, 1, 8192, 8, DType::kFloat8},
 };
 
 constexpr int kBlockSize = 16;
@@ -41,6 +46,7 @@ constexpr int kBlockSize = 16;
 struct Data {
   std::vector<float> q, out, k32, v32;
   std::vector<uint16_t> k16, v16;
+  std::vector<uint8_t> k8, v8;
   std::vector<int32_t> indptr, kv_len, tables;
   std::vector<RowStats> stats;
 };
@@ -62,6 +68,8 @@ AttentionParams MakeParams(const Case& c, Data* data) {
   }
   for (float x : data->k32) data->k16.push_back(FloatToBFloat16(x));
   for (float x : data->v32) data->v16.push_back(FloatToBFloat16(x));
+  for (float x : data->k32) data->k8.push_back(FloatToFloat8(x));
+  for (float x : data->v32) data->v8.push_back(FloatToFloat8(x));
   for (int i = 0; i <= c.num_seqs; ++i) data->indptr.push_back(i * c.rows);
   data->kv_len.assign(c.num_seqs, c.kv_len);
   for (int i = 0; i < pages_each * c.num_seqs; ++i) data->tables.push_back(i);
@@ -75,9 +83,12 @@ AttentionParams MakeParams(const Case& c, Data* data) {
   params.q_stride = c.num_heads * c.head_dim;
   params.out = data->out.data();
   params.out_stride = params.q_stride;
-  const bool f32 = c.dtype == DType::kFloat32;
-  params.k_pages = f32 ? static_cast<const void*>(data->k32.data()) : data->k16.data();
-  params.v_pages = f32 ? static_cast<const void*>(data->v32.data()) : data->v16.data();
+  params.k_pages = data->k16.data();
+  params.v_pages = data->v16.data();
+  if (c.dtype == DType::kFloat32) params.k_pages = data->k32.data();
+  if (c.dtype == DType::kFloat32) params.v_pages = data->v32.data();
+  if (c.dtype == DType::kFloat8) params.k_pages = data->k8.data();
+  if (c.dtype == DType::kFloat8) params.v_pages = data->v8.data();
   params.softmax_scale = 0.125f;
   return params;
 }
@@ -116,9 +127,10 @@ void RunCase(const Case& c, Isa isa, int repeats, ThreadPool& pool) {
   const double kv_bytes = 2.0 * c.kv_len * c.num_kv_heads * c.head_dim * c.num_seqs *
                           static_cast<double>(SizeOf(c.dtype));
   const double off = Median(off_ms), on = Median(on_ms);
+  constexpr const char* kTypes[] = {"f32", "bf16", "f16", "f8"};
   std::printf("%-24s %-4s %-8s off %9.3f ms %7.2f GFLOP/s %6.2f GB/s KV | on %9.3f ms (%+.1f %%)\n",
-              c.name, c.dtype == DType::kFloat32 ? "f32" : "bf16", IsaName(isa), off,
-              flops / off * 1e-6, kv_bytes / off * 1e-6, on, 100 * (on / off - 1));
+              c.name, kTypes[static_cast<int>(c.dtype)], IsaName(isa), off, flops / off * 1e-6,
+              kv_bytes / off * 1e-6, on, 100 * (on / off - 1));
 }
 
 }  // namespace

@@ -21,8 +21,9 @@ using Param =
 
 std::string Name(const testing::TestParamInfo<Param>& info) {
   const auto& [dtype, dim, group, window, kernels] = info.param;
-  return std::string(dtype == DType::kFloat32 ? "f32" : "bf16") + "_d" + std::to_string(dim) +
-         "_g" + std::to_string(group) + "_window" + std::to_string(window) + "_" + kernels;
+  constexpr const char* kTypes[] = {"f32", "bf16", "f16", "f8"};
+  return std::string(kTypes[static_cast<int>(dtype)]) + "_d" + std::to_string(dim) + "_g" +
+         std::to_string(group) + "_window" + std::to_string(window) + "_" + kernels;
 }
 
 std::vector<std::string> KernelNames() {
@@ -103,12 +104,12 @@ TEST_P(AttentionChunking, NeighboursAndThreads) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, AttentionChunking,
-                         testing::Combine(testing::Values(DType::kFloat32, DType::kBFloat16),
-                                          testing::Values(64, 80), testing::Values(1, 3, 8),
-                                          testing::Values(0, 600),
-                                          testing::ValuesIn(KernelNames())),
-                         Name);
+INSTANTIATE_TEST_SUITE_P(
+    All, AttentionChunking,
+    testing::Combine(testing::Values(DType::kFloat32, DType::kBFloat16, DType::kFloat8),
+                     testing::Values(64, 80), testing::Values(1, 3, 8), testing::Values(0, 600),
+                     testing::ValuesIn(KernelNames())),
+    Name);
 
 }  // namespace
 }  // namespace acuity::kernels

@@ -41,6 +41,9 @@ TEST(AttentionCpu, UnsupportedShapesAreNamed) {
             std::string::npos);
   EXPECT_NE(with([](AttentionShape& s) { s.block_size = 0; }).find("block_size"),
             std::string::npos);
+  EXPECT_NE(with([](AttentionShape& s) { s.kv_dtype = DType::kFloat16; }).find("kv_dtype"),
+            std::string::npos);
+  EXPECT_EQ(with([](AttentionShape& s) { s.kv_dtype = DType::kFloat8; }), "");
 }
 
 // On the CPU only: an emulated GPU takes too long for so many keys.

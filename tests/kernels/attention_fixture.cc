@@ -19,9 +19,8 @@ extern const AttentionKernels kAttentionEmulated;
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr uint16_t kNan16 = 0x7fc0;  // in bfloat16 and in float16
-constexpr int kMisalignment = 3;     // floats
-constexpr int kRowPadding = 5;       // floats
+constexpr int kMisalignment = 3;  // floats
+constexpr int kRowPadding = 5;    // floats
 constexpr float kUntouched = 12345.0f;
 
 std::vector<float> Normal(size_t n, float scale, std::mt19937& random) {
@@ -31,9 +30,43 @@ std::vector<float> Normal(size_t n, float scale, std::mt19937& random) {
   return values;
 }
 
-uint16_t Round(DType dtype, float x) {
-  if (x != x) return kNan16;
-  return dtype == DType::kBFloat16 ? FloatToBFloat16(x) : FloatToFloat16(x);
+// The nearest number that the type has.
+float Rounded(DType dtype, float x) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return BFloat16ToFloat(FloatToBFloat16(x));
+    case DType::kFloat16:
+      return Float16ToFloat(FloatToFloat16(x));
+    case DType::kFloat8:
+      return Float8ToFloat(FloatToFloat8(x));
+    case DType::kFloat32:
+      break;
+  }
+  return x;
+}
+
+template <typename Bits>
+std::vector<std::byte> BytesOf(const std::vector<float>& values, Bits (*bits_of)(float)) {
+  std::vector<std::byte> bytes(values.size() * sizeof(Bits));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const Bits bits = bits_of(values[i]);
+    std::memcpy(&bytes[i * sizeof bits], &bits, sizeof bits);
+  }
+  return bytes;
+}
+
+std::vector<std::byte> Stored(DType dtype, const std::vector<float>& values) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return BytesOf(values, FloatToBFloat16);
+    case DType::kFloat16:
+      return BytesOf(values, FloatToFloat16);
+    case DType::kFloat8:
+      return BytesOf(values, FloatToFloat8);
+    case DType::kFloat32:
+      break;
+  }
+  return BytesOf<float>(values, [](float x) { return x; });
 }
 
 // Threads that take tasks from the last to the first.
@@ -62,14 +95,10 @@ SequenceData MakeSequence(const AttentionShape& shape, int length, uint32_t seed
   data.q = Normal(n * shape.num_heads * dim, q_scale, random);
   data.k = Normal(n * shape.num_kv_heads * dim, 1, random);
   data.v = Normal(n * shape.num_kv_heads * dim, 1, random);
-  if (shape.kv_dtype != DType::kFloat32) {
-    for (auto* values : {&data.q, &data.k, &data.v}) {
-      for (float& x : *values) {
-        const uint16_t bits = Round(shape.kv_dtype, x);
-        x = shape.kv_dtype == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
-      }
-    }
-  }
+  const DType q_type = shape.kv_dtype == DType::kFloat8 ? DType::kFloat16 : shape.kv_dtype;
+  for (float& x : data.q) x = Rounded(q_type, x);
+  for (float& x : data.k) x = Rounded(shape.kv_dtype, x);
+  for (float& x : data.v) x = Rounded(shape.kv_dtype, x);
   return data;
 }
 
@@ -104,8 +133,7 @@ void AttentionCase::FillPages(const std::vector<Chunk>& chunks) {
   const size_t page_floats =
       static_cast<size_t>(shape.num_kv_heads) * shape.block_size * shape.head_dim;
   block_tables_.assign(table * chunks.size(), std::numeric_limits<int32_t>::max());
-  k32_.assign(pages * page_floats, kNan);
-  v32_ = k32_;
+  std::vector<float> k(pages * page_floats, kNan), v(pages * page_floats, kNan);
   for (size_t i = 0; i < chunks.size(); ++i) {
     for (int key = 0; key < chunks[i].end; ++key) {
       int32_t& page = block_tables_[i * table + key / shape.block_size];
@@ -118,19 +146,16 @@ void AttentionCase::FillPages(const std::vector<Chunk>& chunks) {
             page * page_floats +
             static_cast<size_t>(head * shape.block_size + key % shape.block_size) * shape.head_dim;
         const size_t from = static_cast<size_t>(key * shape.num_kv_heads + head) * shape.head_dim;
-        std::copy_n(&chunks[i].sequence->k[from], shape.head_dim, &k32_[to]);
-        std::copy_n(&chunks[i].sequence->v[from], shape.head_dim, &v32_[to]);
+        std::copy_n(&chunks[i].sequence->k[from], shape.head_dim, &k[to]);
+        std::copy_n(&chunks[i].sequence->v[from], shape.head_dim, &v[to]);
       }
     }
   }
   params_.batch.block_table_stride = table;
-  params_.k_pages = k32_.data();
-  params_.v_pages = v32_.data();
-  if (shape.kv_dtype == DType::kFloat32) return;
-  for (float x : k32_) k16_.push_back(Round(shape.kv_dtype, x));
-  for (float x : v32_) v16_.push_back(Round(shape.kv_dtype, x));
-  params_.k_pages = k16_.data();
-  params_.v_pages = v16_.data();
+  k_pages_ = Stored(shape.kv_dtype, k);
+  v_pages_ = Stored(shape.kv_dtype, v);
+  params_.k_pages = k_pages_.data();
+  params_.v_pages = v_pages_.data();
 }
 
 void AttentionCase::FillQueries(const std::vector<Chunk>& chunks) {

@@ -2,6 +2,7 @@
 // batch can be asked for and compared with any other.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -13,10 +14,11 @@
 
 namespace acuity::kernels {
 
-// Every position of a sequence: what the projections of a model would give.
+// Every position of a sequence: what the projections of a model would give, representable in
+// shape.kv_dtype; q beside 8-bit keys in float16.
 struct SequenceData {
   int length = 0;
-  std::vector<float> q;  // [length, num_heads, head_dim], all three representable in shape.kv_dtype
+  std::vector<float> q;  // [length, num_heads, head_dim]
   std::vector<float> k;  // [length, num_kv_heads, head_dim]
   std::vector<float> v;  // same
 };
@@ -37,7 +39,8 @@ struct Tolerance {
   double out = 5e-5, entropy = 1e-4, max_probability = 3e-5, log_sum_exp = 1e-5;
 };
 
-// Of kernels that round q and the softmax's weights to K's type, as those on tensor cores do.
+// Of kernels that round q and the softmax's weights to K's type, as those on tensor cores do; to
+// float16 beside 8-bit keys.
 Tolerance RoundedTolerance(DType type);
 
 // One implementation under test: plans and runs params.batch. Returns "", or why it could not.
@@ -73,8 +76,8 @@ class AttentionCase {
   AttentionParams params_;
   int64_t rows_ = 0;
   std::vector<int32_t> qo_indptr_, kv_len_, block_tables_;
-  std::vector<float> q_, out_, k32_, v32_;
-  std::vector<uint16_t> k16_, v16_;  // allocated with 16 bytes' alignment, as a GPU needs
+  std::vector<float> q_, out_;
+  std::vector<std::byte> k_pages_, v_pages_;  // aligned to 16 bytes, as a GPU needs
 };
 
 // Every implementation that this machine can run, and a 16-lane one in plain code.

@@ -4,7 +4,7 @@
 namespace acuity::kernels {
 
 AttentionMatrix Matrix() {
-  return {{DType::kFloat32, DType::kBFloat16},
+  return {{DType::kFloat32, DType::kBFloat16, DType::kFloat8},
           {64, 80, 128},
           {16, 32, 48, 96, 112, 192, 240, 256},
           {1, 3, 8},

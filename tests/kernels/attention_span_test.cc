@@ -79,7 +79,8 @@ TEST(AttentionSpanTest, MassesAreTheDefinitionsInDoublePrecision) {
   for (const AttentionShape& shape : {AttentionShape{6, 6, 16, 16, DType::kFloat32},
                                       AttentionShape{6, 2, 64, 16, DType::kBFloat16},
                                       AttentionShape{6, 1, 48, 1, DType::kFloat32},
-                                      AttentionShape{2, 1, 256, 32, DType::kBFloat16}}) {
+                                      AttentionShape{2, 1, 256, 32, DType::kBFloat16},
+                                      AttentionShape{6, 2, 80, 16, DType::kFloat8}}) {
     for (const Variant& variant : kVariants) Compare(shape, variant);
   }
 }

@@ -76,7 +76,7 @@ using Param = std::tuple<DType, int, int, int, Feature>;  // dtype, head_dim, gr
 
 std::string Name(const testing::TestParamInfo<Param>& info) {
   const auto& [dtype, dim, group, block, feature] = info.param;
-  constexpr const char* kTypes[] = {"f32", "bf16", "f16"};
+  constexpr const char* kTypes[] = {"f32", "bf16", "f16", "f8"};
   return std::string(kTypes[static_cast<int>(dtype)]) + "_d" + std::to_string(dim) + "_g" +
          std::to_string(group) + "_page" + std::to_string(block) + "_" +
          kFeatureNames[static_cast<int>(feature)];

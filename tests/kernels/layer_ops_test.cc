@@ -288,6 +288,7 @@ struct Pages {
       std::memcpy(&value, bytes.data() + i * 4, 4);
       return value;
     }
+    if (dtype == DType::kFloat8) return Float8ToFloat(bytes[static_cast<size_t>(i)]);
     uint16_t value;
     std::memcpy(&value, bytes.data() + i * 2, 2);
     return BFloat16ToFloat(value);
@@ -296,11 +297,25 @@ struct Pages {
   std::vector<uint8_t> bytes;
 };
 
+// Half the distance of neighbours, relative to a number or, below the least normal one, absolute.
+struct Rounding {
+  double relative = 0, absolute = 0;
+};
+Rounding RoundingOf(DType dtype) {
+  if (dtype == DType::kBFloat16) return {1.0 / 256, 0};
+  return dtype == DType::kFloat8 ? Rounding{1.0 / 16, 1.0 / 1024} : Rounding{};
+}
+
+float Stored(DType dtype, float value) {
+  if (dtype == DType::kBFloat16) return BFloat16ToFloat(FloatToBFloat16(value));
+  return dtype == DType::kFloat8 ? Float8ToFloat(FloatToFloat8(value)) : value;
+}
+
 void CheckRow(const RopeCase& c, const std::vector<float>& frequency, int32_t position,
               int64_t slot, const float* before, const float* after, const Pages& k_pages,
               const Pages& v_pages) {
   const AttentionShape& s = c.shape;
-  const double storage = s.kv_dtype == DType::kBFloat16 ? 1.0 / 256 : 0;
+  const Rounding storage = RoundingOf(s.kv_dtype);
   const double rounding = position > c.knee && c.knee > 0 ? 1e-5 : 1e-6;  // of the angle
 
   for (int h = 0; h < s.num_heads + s.num_kv_heads; ++h) {
@@ -312,11 +327,10 @@ void CheckRow(const RopeCase& c, const std::vector<float>& frequency, int32_t po
       const double want = expected[static_cast<size_t>(i)];
       ASSERT_NEAR(after[h * s.head_dim + i], want, rounding) << "head " << h << " element " << i;
       if (kv < 0) continue;
-      ASSERT_NEAR(k_pages.At(token * s.head_dim + i), want, rounding + storage * std::abs(want));
+      ASSERT_NEAR(k_pages.At(token * s.head_dim + i), want,
+                  rounding + storage.absolute + storage.relative * std::abs(want));
       const float value = before[(h + s.num_kv_heads) * s.head_dim + i];
-      const float stored =
-          s.kv_dtype == DType::kBFloat16 ? BFloat16ToFloat(FloatToBFloat16(value)) : value;
-      ASSERT_EQ(v_pages.At(token * s.head_dim + i), stored);
+      ASSERT_EQ(v_pages.At(token * s.head_dim + i), Stored(s.kv_dtype, value));
     }
   }
 }
@@ -359,7 +373,7 @@ void CheckRope(Isa isa, const RopeCase& c) {
 
 TEST(RopeAppendTest, StylesShapesAndTypesAgainstDouble) {
   for (Isa isa : Isas()) {
-    for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat8}) {
       for (RopeStyle style : {RopeStyle::kHalf, RopeStyle::kInterleaved}) {
         CheckRope(isa, {{9, 3, 64, 16, dtype}, style, 64});
         CheckRope(isa, {{4, 1, 80, 8, dtype}, style, 32});  // partial rotary
@@ -370,6 +384,30 @@ TEST(RopeAppendTest, StylesShapesAndTypesAgainstDouble) {
         CheckRope(isa, {{4, 1, 80, 8, dtype}, style, 32, 1.25f, 9});  // a knee
       }
     }
+  }
+}
+
+TEST(RopeAppendTest, EightBitPagesSaturateAndShowWhatIsBroken) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const AttentionShape shape{1, 1, 22, 1, DType::kFloat8};  // vectors and a tail
+  std::vector<float> qkv(3 * 22, 1.0f);
+  for (int part : {1, 2}) {
+    for (int i : {0, 21}) qkv[part * 22 + i] = 449 + static_cast<float>(i);
+    for (int i : {1, 20}) qkv[part * 22 + i] = -1e30f;
+    for (int i : {2, 19}) qkv[part * 22 + i] = kInfinity;
+    qkv[part * 22 + 3] = std::nanf("");
+  }
+  const int32_t position = 0;
+  const int64_t slot = 0;
+  for (Isa isa : Isas()) {
+    std::vector<uint8_t> k(22), v(22);
+    LayerOpsKernelsFor(isa).rope_append(
+        {shape, {}, qkv.data(), 1, &position, &slot, k.data(), v.data()}, 0);
+    EXPECT_EQ(k, v);
+    for (int i : {0, 21}) EXPECT_EQ(k[i], 0x7e);
+    for (int i : {1, 20}) EXPECT_EQ(k[i], 0xfe);
+    for (int i : {2, 3, 19}) EXPECT_EQ(k[i], 0x7f);
+    EXPECT_EQ(k[4], 0x38);
   }
 }
 

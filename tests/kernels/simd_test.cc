@@ -80,6 +80,19 @@ TEST(SimdTest, ExponentialsOfSpecialValues) {
   }
 }
 
+// Whatever its payload: of 0xffffffff, the sums of bits that scale a result made a finite number.
+TEST(SimdTest, ExponentialsOfNanAreNan) {
+  for (const SimdProbe* probe : Probes()) {
+    for (uint32_t bits : {0x7fc00000u, 0xffc00000u, 0x7f800001u, 0x7fffffffu, 0xffffffffu}) {
+      std::vector<float> x(kMaxLanes, std::bit_cast<float>(bits)), y(kMaxLanes, 0.0f);
+      probe->exp2(x.data(), probe->lanes, y.data());
+      EXPECT_TRUE(std::isnan(y[0])) << bits;
+      probe->exp(x.data(), probe->lanes, y.data());
+      EXPECT_TRUE(std::isnan(y[0])) << bits;
+    }
+  }
+}
+
 TEST(SimdTest, Exp2OfIntegersIsExact) {
   for (const SimdProbe* probe : Probes()) {
     for (int e = -126; e <= 126; ++e) {
@@ -107,6 +120,42 @@ TEST(SimdTest, BFloat16MatchesTheScalarConversions) {
       probe->store_bfloat16(floats.data(), 1 << 16, stored.data());
       for (size_t i = 0; i < bits.size(); ++i)
         ASSERT_EQ(stored[i], FloatToBFloat16(floats[i])) << i;
+    }
+  }
+}
+
+TEST(SimdTest, EveryFloat8LoadsAsItsValue) {
+  std::vector<uint8_t> bits(256);
+  std::vector<float> floats(256);
+  for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint8_t>(i);
+  for (const SimdProbe* probe : Probes()) {
+    probe->load_float8(bits.data(), 256, floats.data());
+    for (size_t i = 0; i < bits.size(); ++i) {
+      const float expected = Float8ToFloat(bits[i]);
+      if (std::isnan(expected)) {
+        EXPECT_TRUE(std::isnan(floats[i])) << i;
+      } else {
+        EXPECT_EQ(std::bit_cast<uint32_t>(floats[i]), std::bit_cast<uint32_t>(expected)) << i;
+      }
+    }
+  }
+}
+
+// Every sign, exponent and leading bits, infinities and NaNs among them, with what lies below the
+// last bit kept: nothing, a tie, just below and above it, all ones; a tie of subnormals lies
+// higher.
+TEST(SimdTest, Float8StoresAsTheScalarConversion) {
+  std::vector<float> floats(1 << 16);
+  std::vector<uint8_t> stored(1 << 16);
+  for (const SimdProbe* probe : Probes()) {
+    for (uint32_t fraction : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+      for (size_t i = 0; i < floats.size(); ++i) {
+        floats[i] = std::bit_cast<float>(static_cast<uint32_t>(i) << 16 | fraction);
+      }
+      probe->store_float8(floats.data(), 1 << 16, stored.data());
+      for (size_t i = 0; i < floats.size(); ++i) {
+        ASSERT_EQ(stored[i], FloatToFloat8(floats[i])) << floats[i];
+      }
     }
   }
 }

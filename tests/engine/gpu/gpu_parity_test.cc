@@ -200,11 +200,25 @@ TEST_P(GpuParityTest, ComputesWhatTheCpuDoes) {
   checkpoint.RoundMatrices();
   const std::vector<Result> gpu = RunAll(*MakeGpu(checkpoint).runner);
   for (const kernels::DType dtype : {kernels::DType::kBFloat16, kernels::DType::kFloat32}) {
-    const Difference d = Compare(gpu, RunAll(*MakeCpu(checkpoint, dtype)));
+    const Difference d = Compare(gpu, RunAll(*MakeCpu(checkpoint, SmallOptions(dtype))));
     EXPECT_LE(d.logits, GetParam().most_logits);
     EXPECT_LE(d.entropy, GetParam().most_statistics * kMostEntropy);
     EXPECT_LE(d.max_probability, GetParam().most_statistics * kMostMaxProbability);
   }
+}
+
+TEST_P(GpuParityTest, ComputesWhatTheCpuDoesFromEightBitPages) {
+  ModelSpec spec = SmallLlama();
+  GetParam().change(&spec);
+  TinyCheckpoint checkpoint(spec, kSeed);
+  checkpoint.RoundMatrices();
+  ModelOptions options = SmallOptions();
+  options.kv_dtype = kernels::DType::kFloat8;
+  const std::vector<Result> gpu = RunAll(*MakeGpu(checkpoint, options).runner);
+  const Difference d = Compare(gpu, RunAll(*MakeCpu(checkpoint, options)));
+  const Difference w = Compare(gpu, RunAll(*MakeCpu(checkpoint)));
+  printf("%s: %.4f %.4f %.4f against 16: %.4f %.4f %.4f\n", GetParam().name.c_str(), d.logits,
+         d.entropy, d.max_probability, w.logits, w.entropy, w.max_probability);
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, GpuParityTest, ::testing::ValuesIn(kCases),
