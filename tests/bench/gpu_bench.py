@@ -77,8 +77,10 @@ def flashinfer_launch(torch, flashinfer, row, workspace):
     sequences, queries, n = row["num_seqs"], row["new_rows"], row["kv_len"]
     heads, kv_heads, dim = row["heads"], row["kv_heads"], row["head_dim"]
     pages = (n + PAGE - 1) // PAGE
-    kv_bytes = 2 * sequences * pages * PAGE * kv_heads * dim * 2
-    caches = [torch.randn(2, sequences * pages, kv_heads, PAGE, dim, device="cuda", dtype=torch.bfloat16)
+    kv_bits = row.get("kv_bits", 16)
+    kv_type = torch.float8_e4m3fn if kv_bits == 8 else torch.bfloat16
+    kv_bytes = 2 * sequences * pages * PAGE * kv_heads * dim * kv_bits // 8
+    caches = [torch.randn(2, sequences * pages, kv_heads, PAGE, dim, device="cuda").to(kv_type)
               for _ in range(-(-BEYOND_L2 // kv_bytes))]
     q = torch.randn(sequences * queries, heads, dim, device="cuda", dtype=torch.bfloat16)
     indptr = torch.arange(sequences + 1, dtype=torch.int32, device="cuda")
@@ -87,11 +89,11 @@ def flashinfer_launch(torch, flashinfer, row, workspace):
     if queries == 1:
         wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace, "HND", use_tensor_cores=heads > kv_heads)
         wrapper.plan(indptr * pages, indices, last, heads, kv_heads, dim, PAGE, q_data_type=torch.bfloat16,
-                     kv_data_type=torch.bfloat16)
+                     kv_data_type=kv_type)
     else:
         wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "HND")
         wrapper.plan(indptr * queries, indptr * pages, indices, last, heads, kv_heads, dim, PAGE, causal=True,
-                     q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16)
+                     q_data_type=torch.bfloat16, kv_data_type=kv_type)
     turn = itertools.cycle(caches)
 
     def launch():

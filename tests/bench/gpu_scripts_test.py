@@ -34,6 +34,7 @@ class Tensor:
     def __init__(self, *sizes): self.sizes = sizes
     def __mul__(self, factor): return self
     def int(self): return self
+    def to(self, dtype): return self
     def __iter__(self): return iter([Tensor(*self.sizes[1:])] * self.sizes[0])
 def make(*sizes, **_): return Tensor(*sizes)
 randn = arange = randperm = empty = full = make
