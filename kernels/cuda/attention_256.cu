@@ -1,9 +1,13 @@
-// The attention kernels of head_dim 256.
+// The attention kernels of head_dim 256, 16-bit pages.
 #include "kernels/cuda/attention_launch.cuh"
 
 namespace acuity::kernels::cuda {
 
-template const char* LaunchAttention<256>(AttentionArgs args, const PlanCapacity& capacity,
-                                          const DevicePlan& plan, void* stream);
+template const char* LaunchAttention<256, DType::kBFloat16>(const AttentionArgs& args,
+                                                            const PlanCapacity& capacity,
+                                                            const DevicePlan& plan, void* stream);
+template const char* LaunchAttention<256, DType::kFloat16>(const AttentionArgs& args,
+                                                           const PlanCapacity& capacity,
+                                                           const DevicePlan& plan, void* stream);
 
 }  // namespace acuity::kernels::cuda

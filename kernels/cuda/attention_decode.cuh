@@ -13,7 +13,7 @@ struct Strips {
   int32_t first_key = 0;
   int count = 0;
   int32_t page = 0;         // lane i holds strip i's
-  Shared<uint16_t> keys;    // [stages, kStripKeys, head_dim]
+  Shared<uint16_t> keys;    // [stages, kStripKeys, kRowHalves]
   Shared<uint16_t> values;  // the same
 };
 
@@ -24,7 +24,9 @@ struct DecodeKernel {
   static constexpr int kThreads = kDecodeWarps * prim::kWarpSize;
   static constexpr int kMinBlocksPerSm = kHeadDim == 256 ? 1 : 2;
   static constexpr int kStages = DecodeStages(kHeadDim);
-  static constexpr int kStripElements = kStripKeys * kHeadDim;
+  using Layout = TileLayout<kV>;
+  using Dims = LaneDims<TileType(kV)>;
+  static constexpr int kStripHalves = kStripKeys * Layout::kRowHalves;
   static_assert(kDecodeSplitKeys / kTileKeys <= prim::kWarpSize, "a lane for each strip's page");
 
   ACUITY_DEVICE static void Run(const Args& args) {
@@ -52,7 +54,7 @@ struct DecodeKernel {
       if constexpr (kV.mutation != Mutation::kMissingBarrier) prim::WarpSync();
       // The stage that strip i - 1 was in is free: all lanes are behind it.
       CopyStrip(args, task, strips, i + kStages - 1);
-      const int at = i % kStages * kStripElements;
+      const int at = i % kStages * kStripHalves;
       const int32_t first_key = strips.first_key + i * kTileKeys;
       FragmentC logits[kStripKeys / 8];
       MultiplyKeys<kV, kStripKeys>(queries, strips.keys + at, logits);
@@ -70,7 +72,7 @@ struct DecodeKernel {
  private:
   ACUITY_DEVICE static Shared<uint16_t> QueryMemory() {
     return prim::SharedMemory<uint16_t>() +
-           (DecodeRingBytes(kHeadDim) / 2 + prim::WarpIndex() * kDecodeRows * kHeadDim);
+           (DecodeRingBytes(kHeadDim, kV.type) / 2 + prim::WarpIndex() * kDecodeRows * kHeadDim);
   }
 
   ACUITY_DEVICE static Strips MakeStrips(const Args& args, const AttentionTask& task) {
@@ -85,8 +87,8 @@ struct DecodeKernel {
       strips.page = batch.block_tables[static_cast<int64_t>(task.seq) * batch.block_table_stride +
                                        (key >> args.page_shift)];
     }
-    strips.keys = prim::SharedMemory<uint16_t>() + warp * 2 * kStages * kStripElements;
-    strips.values = strips.keys + kStages * kStripElements;
+    strips.keys = prim::SharedMemory<uint16_t>() + warp * 2 * kStages * kStripHalves;
+    strips.values = strips.keys + kStages * kStripHalves;
     return strips;
   }
 
@@ -95,8 +97,8 @@ struct DecodeKernel {
                                       const Strips& strips, int i) {
     const int32_t page = prim::Shuffle(strips.page, i % prim::kWarpSize);
     if (i < strips.count) {
-      const int at = i % kStages * kStripElements;
-      CopyTile<kHeadDim, kStripKeys, prim::kWarpSize>(
+      const int at = i % kStages * kStripHalves;
+      CopyTile<kV, kStripKeys, SharedPieces<kV, prim::kWarpSize>>(
           args.params, task, strips.first_key + i * kTileKeys, prim::LaneIndex(),
           [page](int32_t) { return page; }, strips.keys + at, strips.values + at);
     }
@@ -123,11 +125,13 @@ struct DecodeKernel {
         to[2] = partial.softmax.t;
         to[3] = partial.peak;
       }
-      const Shared<float> to = Outputs() + (row * kHeadDim + 2 * t);
+      const Shared<float> to = Outputs() + (row * kHeadDim + Dims::First());
       ACUITY_UNROLL
       for (int j = 0; j < kHeadDim / 8; ++j) {
-        to[8 * j] = out[j].value[2 * h];
-        to[8 * j + 1] = out[j].value[2 * h + 1];
+        ACUITY_UNROLL
+        for (int e = 0; e < 2; ++e) {
+          to[j / 2 * 16 + Dims::Offset(j % 2, e)] = out[j].value[2 * h + e];
+        }
       }
     }
   }
@@ -157,7 +161,8 @@ struct DecodeKernel {
     const bool split = task.split_slot >= 0;
     float* slot = args.workspace + (split ? task.split_slot + packed : 0) * SlotFloats(kHeadDim);
     float* to = split ? slot + kSlotStateFloats : OutputRow(args.params, row.row, row.head);
-    const float factor = split ? 1 : OutputFactor(args.params, row.head, total.softmax);
+    const float factor =
+        UnitOf(kV.type) * (split ? 1 : OutputFactor(args.params, row.head, total.softmax));
     if (first == 0) {
       if (split) {
         StorePartial(total, slot);

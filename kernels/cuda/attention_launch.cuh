@@ -14,15 +14,16 @@ const char* LaunchVariant(AttentionArgs args, const PlanCapacity& capacity, cons
   const auto blocks = [](int32_t n) { return prim::Dim3{static_cast<uint32_t>(n), 1, 1}; };
   args.tasks = plan.decode;
   args.count = &plan.counts[0];
-  const char* error = prim::Launch<DecodeKernel<kV>>(blocks(capacity.decode),
-                                                     DecodeSharedBytes(kV.head_dim), args, stream);
+  const char* error = prim::Launch<DecodeKernel<kV>>(
+      blocks(capacity.decode), DecodeSharedBytes(kV.head_dim, kV.type), args, stream);
   if (error != nullptr) return error;
   args.tasks = plan.prefill;
   args.count = &plan.counts[1];
-  error = capacity.prefill_with == PrefillWith::kWarpgroups
-              ? LaunchWarpgroupPrefill(args, capacity.prefill, stream)
-              : prim::Launch<PrefillKernel<kV>>(blocks(capacity.prefill),
-                                                PrefillSharedBytes(kV.head_dim), args, stream);
+  error =
+      capacity.prefill_with == PrefillWith::kWarpgroups
+          ? LaunchWarpgroupPrefill(args, capacity.prefill, stream)
+          : prim::Launch<PrefillKernel<kV>>(blocks(capacity.prefill),
+                                            PrefillSharedBytes(kV.head_dim, kV.type), args, stream);
   if (error != nullptr) return error;
   args.merges = plan.merges;
   args.count = &plan.counts[2];
@@ -32,8 +33,8 @@ const char* LaunchVariant(AttentionArgs args, const PlanCapacity& capacity, cons
 }
 
 template <int kHeadDim, DType kType>
-const char* LaunchType(const AttentionArgs& args, const PlanCapacity& capacity,
-                       const DevicePlan& plan, void* stream) {
+const char* LaunchAttention(const AttentionArgs& args, const PlanCapacity& capacity,
+                            const DevicePlan& plan, void* stream) {
   const bool stats = args.params.stats != nullptr;
   if (args.params.logit_softcap > 0) {
     return stats
@@ -43,14 +44,6 @@ const char* LaunchType(const AttentionArgs& args, const PlanCapacity& capacity,
   return stats
              ? LaunchVariant<Variant{kHeadDim, kType, true, false}>(args, capacity, plan, stream)
              : LaunchVariant<Variant{kHeadDim, kType, false, false}>(args, capacity, plan, stream);
-}
-
-template <int kHeadDim>
-const char* LaunchAttention(AttentionArgs args, const PlanCapacity& capacity,
-                            const DevicePlan& plan, void* stream) {
-  return args.params.shape.kv_dtype == DType::kBFloat16
-             ? LaunchType<kHeadDim, DType::kBFloat16>(args, capacity, plan, stream)
-             : LaunchType<kHeadDim, DType::kFloat16>(args, capacity, plan, stream);
 }
 
 }  // namespace acuity::kernels::cuda

@@ -1,5 +1,5 @@
 // Between attention.cc and the kernels: what a plan looks like on the device, and one launcher for
-// each head dimension, compiled on its own.
+// each head dimension and type of K and V, compiled in sources of their own.
 #pragma once
 
 #include "kernels/cuda/attention.h"
@@ -21,8 +21,8 @@ DevicePlan ReadPlan(const PlanCapacity& capacity, const void* plan);
 const char* LaunchWarpgroupPrefill(const AttentionArgs& args, int32_t blocks, void* stream);
 
 // Launches what the capacity has room for: decode, prefill, then the merges of both.
-template <int kHeadDim>
-const char* LaunchAttention(AttentionArgs args, const PlanCapacity& capacity,
+template <int kHeadDim, DType kType>
+const char* LaunchAttention(const AttentionArgs& args, const PlanCapacity& capacity,
                             const DevicePlan& plan, void* stream);
 
 }  // namespace acuity::kernels::cuda

@@ -53,14 +53,17 @@ const char* Supports(const AttentionShape& shape) {
   if (shape.block_size < kStripKeys || (shape.block_size & (shape.block_size - 1)) != 0) {
     return "block_size must be a power of two, 16 or more, on a GPU";
   }
-  if (shape.kv_dtype != DType::kBFloat16 && shape.kv_dtype != DType::kFloat16) {
-    return "kv_dtype must be bfloat16 or float16 on a GPU";
+  if (shape.kv_dtype == DType::kFloat32) {
+    return "kv_dtype must be bfloat16, float16 or float8 on a GPU";
   }
   return nullptr;
 }
 
 const char* SupportsWarpgroups(const AttentionShape& shape, float logit_softcap) {
   if (const char* reason = cuda::Supports(shape)) return reason;
+  if (shape.kv_dtype == DType::kFloat8) {
+    return "kv_dtype must be bfloat16 or float16 for prefill with warpgroups";
+  }
   if (shape.head_dim > 128) return "head_dim must be 64 or 128 for prefill with warpgroups";
   if (logit_softcap > 0) return "logit_softcap must be 0 for prefill with warpgroups";
   return nullptr;

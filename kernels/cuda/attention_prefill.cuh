@@ -3,7 +3,9 @@
 // and V; one barrier a tile.
 #pragma once
 
-#include "kernels/cuda/attention_tile.cuh"
+#include <type_traits>
+
+#include "kernels/cuda/attention_widen.cuh"
 
 namespace acuity::kernels::cuda {
 
@@ -16,7 +18,13 @@ struct PrefillKernel {
   static constexpr int kStages = kPrefillStages;
   // Logits that a warp holds at once: O of head_dim 256 leaves registers for a quarter of a tile.
   static constexpr int kStepKeys = kHeadDim == 256 ? kTileKeys / 4 : kTileKeys;
-  static constexpr int kTileElements = kTileKeys * kHeadDim;
+  // 8-bit tiles are widened first: products read one tile of float16, rewritten for each.
+  static constexpr bool kWidens = kV.type == DType::kFloat8;
+  static constexpr Variant kProducts = kWidens ? Widened(kV) : kV;
+  using Layout = TileLayout<kProducts>;
+  using Pieces = std::conditional_t<kWidens, OwnPieces<kV, kThreads>, SharedPieces<kV, kThreads>>;
+  static constexpr int kTileHalves = kTileKeys * Layout::kRowHalves;
+  static constexpr int kCopiedHalves = kTileKeys * TileLayout<kV>::kRowHalves;
 
   ACUITY_DEVICE static void Run(const Args& args) {
     const int index = static_cast<int>(prim::BlockIndex().x);
@@ -31,9 +39,9 @@ struct PrefillKernel {
     const PackedRow rows[2] = {MakeRow(args.params, task, seq, packed),
                                MakeRow(args.params, task, seq, packed + 8)};
     const float scales[2] = {LogitScale(args.params, rows[0]), LogitScale(args.params, rows[1])};
-    RowState states[2] = {StartRow<kV>(args.params, scales[0]),
-                          StartRow<kV>(args.params, scales[1])};
-    Queries<kV> queries;
+    RowState states[2] = {StartRow<kProducts>(args.params, scales[0]),
+                          StartRow<kProducts>(args.params, scales[1])};
+    Queries<kProducts> queries;
     queries.Load(args.params, rows, scales, QueryMemory());
     FragmentC out[kHeadDim / 8] = {};
 
@@ -53,7 +61,7 @@ struct PrefillKernel {
     }
     prim::WaitCopies<0>();
     ACUITY_UNROLL
-    for (int h = 0; h < 2; ++h) StoreRow<kV>(args, FirstRow() + 8 * h, h, states[h], out);
+    for (int h = 0; h < 2; ++h) StoreRow<kProducts>(args, FirstRow() + 8 * h, h, states[h], out);
   }
 
  private:
@@ -63,11 +71,16 @@ struct PrefillKernel {
   }
   ACUITY_DEVICE static Shared<uint16_t> QueryMemory() {
     return prim::SharedMemory<uint16_t>() +
-           (PrefillRingBytes(kHeadDim) / 2 + prim::WarpIndex() * kWarpRows * kHeadDim);
+           (PrefillRingBytes(kHeadDim, kV.type) / 2 + prim::WarpIndex() * kWarpRows * kHeadDim);
   }
-  // [kStages, K and V, kTileKeys, head_dim]
+  // Where tile i is copied to, K then V: [kStages, 2, kTileKeys, kRowHalves], or the one place of
+  // tiles that are widened.
   ACUITY_DEVICE static Shared<uint16_t> Stage(int i) {
-    return prim::SharedMemory<uint16_t>() + i % kStages * 2 * kTileElements;
+    return prim::SharedMemory<uint16_t>() + (kWidens ? 0 : i % kStages * 2 * kTileHalves);
+  }
+  // Where products read it.
+  ACUITY_DEVICE static Shared<uint16_t> Tile(int i) {
+    return kWidens ? prim::SharedMemory<uint16_t>() + 2 * kCopiedHalves : Stage(i);
   }
 
   // Also where there is no tile i: a group of copies belongs to every step.
@@ -77,10 +90,10 @@ struct PrefillKernel {
       const RaggedBatch& batch = args.params.batch;
       const int32_t* table =
           batch.block_tables + static_cast<int64_t>(task.seq) * batch.block_table_stride;
-      CopyTile<kHeadDim, kTileKeys, kThreads>(
+      CopyTile<kV, kTileKeys, Pieces>(
           args.params, task, first_key + i * kTileKeys, prim::ThreadIndex(),
           [table, &args](int32_t key) { return table[key >> args.page_shift]; }, Stage(i),
-          Stage(i) + kTileElements);
+          Stage(i) + kCopiedHalves);
     }
     prim::CommitCopies();
   }
@@ -88,20 +101,25 @@ struct PrefillKernel {
   template <bool kMasked>
   ACUITY_DEVICE static void Step(const Args& args, const AttentionTask& task, int32_t first_key,
                                  int tiles, int i, const PackedRow (&rows)[2],
-                                 const Queries<kV>& queries, RowState (&states)[2],
+                                 const Queries<kProducts>& queries, RowState (&states)[2],
                                  FragmentC (&out)[kHeadDim / 8]) {
     if constexpr (kV.mutation != Mutation::kMissingCopyWait) prim::WaitCopies<kStages - 2>();
     if constexpr (kV.mutation != Mutation::kMissingBarrier) prim::BlockSync();
-    // Tile i is there for all, and all are behind tile i - 1, whose stage is free.
+    // Tile i is there for all, and all are behind tile i - 1, whose place is free.
+    if constexpr (kWidens) {
+      Pieces::Widen(prim::ThreadIndex(), Stage(i), Tile(i));
+      Pieces::Widen(prim::ThreadIndex(), Stage(i) + kCopiedHalves, Tile(i) + kTileHalves);
+    }
     CopyStage(args, task, first_key, tiles, i + kStages - 1);
+    if constexpr (kWidens && kV.mutation != Mutation::kMissingBarrier) prim::BlockSync();
     ACUITY_NO_UNROLL
     for (int key = 0; key < kTileKeys; key += kStepKeys) {
-      const Shared<const uint16_t> keys = Stage(i) + key * kHeadDim;
+      const Shared<const uint16_t> keys = Tile(i) + key * Layout::kRowHalves;
       FragmentC logits[kStepKeys / 8];
-      MultiplyKeys<kV, kStepKeys>(queries, keys, logits);
-      OnlineSoftmax<kV, kStepKeys, kMasked>(args.params, rows, first_key + i * kTileKeys + key,
-                                            states, logits, out);
-      AddValues<kV, kStepKeys>(logits, keys + kTileElements, out);
+      MultiplyKeys<kProducts, kStepKeys>(queries, keys, logits);
+      OnlineSoftmax<kProducts, kStepKeys, kMasked>(
+          args.params, rows, first_key + i * kTileKeys + key, states, logits, out);
+      AddValues<kProducts, kStepKeys>(logits, keys + kTileHalves, out);
     }
   }
 };

@@ -11,6 +11,24 @@ using prim::FragmentA;
 using prim::FragmentB;
 using prim::FragmentC;
 
+// Which of sixteen dimensions a lane has, two in each of two halves: of a query, columns of A's
+// lower and upper eight; of the output, those of two neighbouring fragments. Sums over dimensions
+// may be taken in any order, and the output's columns are whatever V's were: 8-bit tiles give a
+// lane four bytes that lie together, and the even and the odd of them are its halves
+// (attention_tile.cuh).
+//
+//   16 bits   First() = 2t   dims 2t, 2t+1 | 2t+8, 2t+9
+//    8 bits   First() = 4t   dims 4t, 4t+2 | 4t+1, 4t+3
+template <DType kTile>
+struct LaneDims {
+  ACUITY_DEVICE static int First() {
+    return prim::LaneIndex() % 4 * (kTile == DType::kFloat8 ? 4 : 2);
+  }
+  static constexpr int Offset(int half, int element) {
+    return kTile == DType::kFloat8 ? half + 2 * element : 8 * half + element;
+  }
+};
+
 // The sixteen queries of a warp in q.
 template <Variant kV>
 class QuerySource {
@@ -21,7 +39,7 @@ class QuerySource {
       exists_[h] = rows[h].row >= 0;
       const int64_t at = static_cast<int64_t>(exists_[h] ? rows[h].row : 0) * params.q_stride +
                          static_cast<int64_t>(rows[h].head) * kV.head_dim;
-      from_[h] = params.q + at + prim::LaneIndex() % 4 * 2;
+      from_[h] = params.q + at + Dims::First();
       negative_[h] = kV.mutation != Mutation::kNoSignFold && scales[h] < 0;
     }
   }
@@ -32,14 +50,22 @@ class QuerySource {
     FragmentA a;
     ACUITY_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const int h = i % 2, d = step * 16 + i / 2 * 8;
-      const float low = exists_[h] ? from_[h][d] : 0, high = exists_[h] ? from_[h][d + 1] : 0;
-      a.word[i] = prim::Pack<kV.type>(negative_[h] ? -low : low, negative_[h] ? -high : high);
+      const int h = i % 2;
+      const float low = Element(h, step * 16 + Dims::Offset(i / 2, 0));
+      const float high = Element(h, step * 16 + Dims::Offset(i / 2, 1));
+      a.word[i] = prim::Pack<OperandOf(kV.type)>(low, high);
     }
     return a;
   }
 
  private:
+  using Dims = LaneDims<kV.mutation == Mutation::kWrongOrder ? DType::kFloat16 : TileType(kV)>;
+
+  ACUITY_DEVICE float Element(int h, int dim) const {
+    const float x = exists_[h] ? from_[h][dim] : 0;
+    return negative_[h] ? -x : x;
+  }
+
   const float* from_[2];
   bool exists_[2], negative_[2];
 };
@@ -110,10 +136,11 @@ ACUITY_DEVICE void TakeWeights(int h, RowState& state, FragmentC (&logits)[kKeys
 // P over 16 keys, rounded: the registers of C are those of A.
 template <Variant kV>
 ACUITY_DEVICE FragmentA WeightsOf(const FragmentC& low, const FragmentC& high) {
-  return {{prim::Pack<kV.type>(low.value[0], low.value[1]),
-           prim::Pack<kV.type>(low.value[2], low.value[3]),
-           prim::Pack<kV.type>(high.value[0], high.value[1]),
-           prim::Pack<kV.type>(high.value[2], high.value[3])}};
+  constexpr DType kType = OperandOf(kV.type);
+  return {{prim::Pack<kType>(low.value[0], low.value[1]),
+           prim::Pack<kType>(low.value[2], low.value[3]),
+           prim::Pack<kType>(high.value[0], high.value[1]),
+           prim::Pack<kType>(high.value[2], high.value[3])}};
 }
 
 // Writes packed row `packed` of the block's task (h: the lane's g or g + 8), to its slot or to out.
@@ -121,7 +148,7 @@ ACUITY_DEVICE FragmentA WeightsOf(const FragmentC& low, const FragmentC& high) {
 template <Variant kV>
 ACUITY_DEVICE void StoreRow(const AttentionArgs& args, int packed, int h, const RowState& state,
                             const FragmentC (&out)[kV.head_dim / 8]) {
-  const int t = prim::LaneIndex() % 4;
+  using Dims = LaneDims<TileType(kV)>;
   const Partial partial = Gather(state);
   const AttentionTask task = args.tasks[prim::BlockIndex().x];
   const PackedRow row = MakeRow(args.params, task, RowsOf(args.params, task), packed);
@@ -130,8 +157,9 @@ ACUITY_DEVICE void StoreRow(const AttentionArgs& args, int packed, int h, const 
   float* slot = args.workspace + (split ? task.split_slot + packed : 0) * SlotFloats(kV.head_dim);
   float* to = split ? slot + kSlotStateFloats : OutputRow(args.params, row.row, row.head);
   float factor = split ? 1 : OutputFactor(args.params, row.head, partial.softmax);
+  factor *= UnitOf(kV.type);
   if (partial.softmax.l == 0) factor = 0;  // only masked keys were accumulated
-  if (t == 0) {
+  if (prim::LaneIndex() % 4 == 0) {
     if (split) {
       StorePartial(partial, slot);
     } else if (kV.stats) {
@@ -140,8 +168,10 @@ ACUITY_DEVICE void StoreRow(const AttentionArgs& args, int packed, int h, const 
   }
   ACUITY_UNROLL
   for (int j = 0; j < kV.head_dim / 8; ++j) {
-    to[8 * j + 2 * t] = out[j].value[2 * h] * factor;
-    to[8 * j + 2 * t + 1] = out[j].value[2 * h + 1] * factor;
+    ACUITY_UNROLL
+    for (int e = 0; e < 2; ++e) {
+      to[j / 2 * 16 + Dims::Offset(j % 2, e) + Dims::First()] = out[j].value[2 * h + e] * factor;
+    }
   }
 }
 

@@ -4,6 +4,16 @@
 #include "kernels/cuda/attention_span.cuh"
 
 namespace acuity::kernels::cuda {
+namespace {
+
+template <DType kType>
+const char* LaunchType(const SpanMassParams& p, prim::Dim3 grid, void* stream) {
+  using Kernel = SpanMassKernel<kType>;
+  const int page_shift = std::countr_zero(static_cast<unsigned>(p.attention.shape.block_size));
+  return prim::Launch<Kernel>(grid, Kernel::kSharedBytes, {p, page_shift}, stream);
+}
+
+}  // namespace
 
 const char* SpanMass(const SpanMassParams& p, void* stream) {
   const AttentionShape& shape = p.attention.shape;
@@ -18,13 +28,14 @@ const char* SpanMass(const SpanMassParams& p, void* stream) {
   const int32_t pieces = (p.longest + kBlockKeys - 1) / kBlockKeys;
   const prim::Dim3 grid = {static_cast<uint32_t>(p.num_spans),
                            static_cast<uint32_t>(shape.num_heads), static_cast<uint32_t>(pieces)};
-  const int page_shift = std::countr_zero(static_cast<unsigned>(shape.block_size));
-  if (shape.kv_dtype == DType::kBFloat16) {
-    using Kernel = SpanMassKernel<DType::kBFloat16>;
-    return prim::Launch<Kernel>(grid, Kernel::kSharedBytes, {p, page_shift}, stream);
+  switch (shape.kv_dtype) {
+    case DType::kBFloat16:
+      return LaunchType<DType::kBFloat16>(p, grid, stream);
+    case DType::kFloat16:
+      return LaunchType<DType::kFloat16>(p, grid, stream);
+    default:
+      return LaunchType<DType::kFloat8>(p, grid, stream);
   }
-  using Kernel = SpanMassKernel<DType::kFloat16>;
-  return prim::Launch<Kernel>(grid, Kernel::kSharedBytes, {p, page_shift}, stream);
 }
 
 }  // namespace acuity::kernels::cuda

@@ -1,5 +1,5 @@
 // The mass that a piece of one span's keys has for one head: K is read once more, 16 bytes to a
-// thread, head_dim / 8 neighbouring lanes to a key. The heads of a GQA group read the same keys in
+// thread, a key's bytes to neighbouring lanes. The heads of a GQA group read the same keys in
 // different blocks.
 #pragma once
 
@@ -7,12 +7,12 @@
 
 #include "kernels/cuda/attention_span.h"
 #include "kernels/cuda/attention_state.cuh"
-#include "kernels/cuda/chunk.cuh"
+#include "kernels/cuda/float8.cuh"
 #include "kernels/cuda/reduce.cuh"
 
 namespace acuity::kernels::cuda {
 
-// Blocks (x, y, z): span x, head y, the z-th kBlockKeys keys of the span.
+// Blocks (x, y, z): span x, head y, the z-th kBlockKeys keys of the span. kType: of the keys.
 template <DType kType>
 struct SpanMassKernel {
   struct Args {
@@ -25,6 +25,7 @@ struct SpanMassKernel {
   static constexpr int kSharedBytes = kWarps * sizeof(float);
   static constexpr int kBlockKeys = 512;
   static constexpr int kLoads = 4;  // in flight in each thread
+  static constexpr int kElements = 16 / static_cast<int>(SizeOf(kType));  // of each
 
   ACUITY_DEVICE static void Run(const Args& args) {
     const AttentionParams& params = args.p.attention;
@@ -64,24 +65,23 @@ struct SpanMassKernel {
   ACUITY_DEVICE static float SumOver(const Args& args, int32_t seq, const PackedRow& row,
                                      int32_t first, int32_t last) {
     const AttentionParams& params = args.p.attention;
-    const int lanes = params.shape.head_dim / kChunk, keys = kThreads / lanes;
+    const int lanes = params.shape.head_dim / kElements, keys = kThreads / lanes;
     const int lane = prim::ThreadIndex() % lanes;
-    const Chunk q = Query(params, row, lane * kChunk);
-    const float scale = LogitScale(params, row);
+    float q[kElements];
+    LoadQuery(params, row, lane * kElements, q);
+    const float scale = LogitScale(params, row) * UnitOf(kType);
     const float lse =
         params.stats[int64_t{row.row} * params.shape.num_heads + row.head].log_sum_exp;
     float sum = 0;
     ACUITY_NO_UNROLL
     for (int32_t at = first + prim::ThreadIndex() / lanes; at - prim::ThreadIndex() / lanes < last;
          at += keys * kLoads) {
-      Chunk k[kLoads] = {};
+      prim::Bits128 k[kLoads] = {};
       ACUITY_UNROLL for (int i = 0; i < kLoads; ++i) {
-        if (at + i * keys < last) k[i] = Key(args, seq, row.head, at + i * keys, lane * kChunk);
+        if (at + i * keys < last) k[i] = Key(args, seq, row.head, at + i * keys, lane);
       }
       ACUITY_UNROLL for (int i = 0; i < kLoads; ++i) {
-        float dot = 0;
-        ACUITY_UNROLL for (int d = 0; d < kChunk; ++d) dot += q.value[d] * k[i].value[d];
-        const float z = Logit(params, GroupSum(dot, lanes) * scale);
+        const float z = Logit(params, GroupSum(Dot(q, k[i]), lanes) * scale);
         if (lane == 0 && at + i * keys < last) sum += prim::Exp2((z - lse) * kLog2E);
       }
     }
@@ -89,18 +89,39 @@ struct SpanMassKernel {
   }
 
   // Rounded, as attention has it: the masses of all keys add up to 1.
-  ACUITY_DEVICE static Chunk Query(const AttentionParams& params, const PackedRow& row, int first) {
+  ACUITY_DEVICE static void LoadQuery(const AttentionParams& params, const PackedRow& row,
+                                      int first, float (&to)[kElements]) {
+    constexpr DType kOperand = OperandOf(kType);
     const float* q =
         params.q + row.row * params.q_stride + int64_t{row.head} * params.shape.head_dim + first;
-    Chunk chunk;
-    ACUITY_UNROLL for (int i = 0; i < kChunk; i += 2) {
-      prim::Unpack<kType>(prim::Pack<kType>(q[i], q[i + 1]), chunk.value[i], chunk.value[i + 1]);
+    ACUITY_UNROLL for (int i = 0; i < kElements; i += 2) {
+      prim::Unpack<kOperand>(prim::Pack<kOperand>(q[i], q[i + 1]), to[i], to[i + 1]);
     }
-    return chunk;
   }
 
-  ACUITY_DEVICE static Chunk Key(const Args& args, int32_t seq, int32_t head, int32_t key,
-                                 int first) {
+  // Of keys as products have them: 8-bit ones 2^-8 their value.
+  ACUITY_DEVICE static float Dot(const float (&q)[kElements], const prim::Bits128& k) {
+    float dot = 0;
+    ACUITY_UNROLL for (int w = 0; w < 4; ++w) {
+      if constexpr (kType == DType::kFloat8) {
+        const WidePairs wide = WidenFloat8(k.word[w]);
+        float x[4];
+        prim::Unpack<DType::kFloat16>(wide.even, x[0], x[2]);
+        prim::Unpack<DType::kFloat16>(wide.odd, x[1], x[3]);
+        ACUITY_UNROLL for (int i = 0; i < 4; ++i) dot += q[4 * w + i] * x[i];
+      } else {
+        float low, high;
+        prim::Unpack<kType>(k.word[w], low, high);
+        dot += q[2 * w] * low;
+        dot += q[2 * w + 1] * high;
+      }
+    }
+    return dot;
+  }
+
+  // Its lane-th 16 bytes.
+  ACUITY_DEVICE static prim::Bits128 Key(const Args& args, int32_t seq, int32_t head, int32_t key,
+                                         int lane) {
     const AttentionParams& params = args.p.attention;
     const AttentionShape& shape = params.shape;
     const int64_t page = params.batch.block_tables[int64_t{seq} * params.batch.block_table_stride +
@@ -108,7 +129,9 @@ struct SpanMassKernel {
     const int32_t kv_head = head / GroupSize(shape);
     const int64_t slot = ((page * shape.num_kv_heads + kv_head) << args.page_shift) +
                          (key & ((1 << args.page_shift) - 1));
-    return LoadChunk<kType>(params.k_pages, slot * shape.head_dim + first, kChunk, true);
+    return prim::Load128(static_cast<const char*>(params.k_pages) +
+                         (slot * shape.head_dim + lane * kElements) *
+                             static_cast<int>(SizeOf(kType)));
   }
 
   ACUITY_DEVICE static float Logit(const AttentionParams& params, float z) {

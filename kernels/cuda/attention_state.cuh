@@ -45,7 +45,7 @@ ACUITY_DEVICE PackedRow MakeRow(const AttentionParams& params, const AttentionTa
   return row;
 }
 
-// Of raw logits q.k, of either sign.
+// Of logits q.k, of either sign.
 ACUITY_DEVICE float LogitScale(const AttentionParams& params, const PackedRow& row) {
   if (row.row < 0) return 1;
   const int32_t keys = row.end - FirstVisible(params, row.end);
@@ -57,7 +57,8 @@ ACUITY_DEVICE float LogitScale(const AttentionParams& params, const PackedRow& r
 inline constexpr float kMaskedLogit = -0x1p100f;
 
 // The running state of one row in one thread: m is the row's, l and t count this thread's columns.
-// Logits are kept raw, their sign folded into the query: log2 of a weight is raw * factor - m.
+// Logits are kept raw, as the product leaves them, their sign folded into the query: log2 of a
+// weight is raw * factor - m.
 struct RowState {
   SoftmaxState softmax;
   float greatest = kMaskedLogit;  // raw logit so far
@@ -72,6 +73,7 @@ ACUITY_DEVICE RowState StartRow(const AttentionParams& params, float scale) {
   constexpr float kLeastScale = 1e-20f;
   if constexpr (kV.mutation != Mutation::kNoSignFold) scale = fabsf(scale);
   if constexpr (kV.mutation != Mutation::kNoScaleClamp) scale = prim::Max(scale, kLeastScale);
+  if constexpr (kV.mutation != Mutation::kUnitForgotten) scale *= UnitOf(kV.type);
   if constexpr (kV.softcap) {
     state.inner = scale * prim::Reciprocal(params.logit_softcap);
     state.factor = kLog2E * params.logit_softcap;

@@ -1,24 +1,70 @@
 // What a warp does with sixteen packed rows and a tile of keys: S = Q K^T on tensor cores, mask,
-// online softmax in registers, O += P V. Shared by decoding and prefill.
-//
-// A tile's row is one key, head_dim elements of 16 bits, in chunks of 16 bytes. Chunk c of row r
-// lies at place c ^ (r & 7): the eight rows that one ldmatrix phase reads at the same c, and the
-// eight chunks that a copy writes of one row, are in eight different groups of four banks.
+// online softmax in registers, O += P V. Shared by decoding and prefill, 16-bit and 8-bit pages.
 #pragma once
 
 #include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/float8.cuh"
 
 namespace acuity::kernels::cuda {
 
-inline constexpr int kChunk = 8;  // elements
+// A tile in shared memory: a row is one key, in chunks of 16 bytes; addresses count elements of 16
+// bits, as ldmatrix does, whatever they hold. Chunk c of row r lies at place c ^ (r & 7): the eight
+// rows that one phase of ldmatrix reads at the same c, and the eight chunks that a copy writes of
+// one row, are in eight different groups of four banks. Rows of 64 bytes lie two to a line of 128:
+// c ^ (r / 2 & 3) of either half.
+template <Variant kV>
+struct TileLayout {
+  static constexpr int kChunkHalves = 8;
+  static constexpr int kRowHalves = kV.head_dim * static_cast<int>(SizeOf(TileType(kV))) / 2;
+  static constexpr int kChunks = kRowHalves / kChunkHalves;
 
-template <int kHeadDim>
-ACUITY_DEVICE int SwizzledOffset(int key, int chunk) {
-  return key * kHeadDim + (chunk ^ (key & 7)) * kChunk;
+  ACUITY_DEVICE static int Offset(int key, int chunk) {
+    const int place = kChunks < 8 ? chunk ^ (key / 2 & 3) : chunk ^ (key & 7);
+    return key * kRowHalves + place * kChunkHalves;
+  }
+};
+
+// Sixteens of dimensions in a pair of chunks, which is what one ldmatrix reads of sixteen keys.
+template <DType kTile>
+inline constexpr int kSixteens = 2 / static_cast<int>(SizeOf(kTile));
+
+// B of Q K^T from four matrices: two chunks of keys 0-7, the same two of keys 8-15. b[s][n]: the
+// s-th sixteen dimensions, in the order of LaneDims, of keys 8 n on.
+template <DType kTile>
+ACUITY_DEVICE void KeyOperands(const uint32_t (&word)[4], FragmentB (&b)[kSixteens<kTile>][2]) {
+  ACUITY_UNROLL
+  for (int n = 0; n < 2; ++n) {
+    if constexpr (kTile == DType::kFloat8) {
+      ACUITY_UNROLL
+      for (int s = 0; s < 2; ++s) {
+        const WidePairs wide = WidenFloat8(word[2 * n + s]);
+        b[s][n] = {{wide.even, wide.odd}};
+      }
+    } else {
+      b[0][n] = {{word[2 * n], word[2 * n + 1]}};
+    }
+  }
 }
 
-// The sixteen queries of a warp as A fragments, signs folded. In registers up to head_dim 128;
-// above, each lane keeps its words in shared memory, [step][lane], and takes them from there.
+// B of P V from four matrices, transposed: keys 0-7 and 8-15 of one chunk, the same of the next.
+// b[i]: columns as in LaneDims, two halves for sixteen dimensions.
+template <DType kTile>
+ACUITY_DEVICE void ValueOperands(const uint32_t (&word)[4], FragmentB (&b)[2 * kSixteens<kTile>]) {
+  ACUITY_UNROLL
+  for (int c = 0; c < 2; ++c) {
+    if constexpr (kTile == DType::kFloat8) {
+      const WidePairs low = WidenFloat8(word[2 * c]), high = WidenFloat8(word[2 * c + 1]);
+      b[2 * c] = {{low.even, high.even}};
+      b[2 * c + 1] = {{low.odd, high.odd}};
+    } else {
+      b[c] = {{word[2 * c], word[2 * c + 1]}};
+    }
+  }
+}
+
+// The sixteen queries of a warp as A fragments, signs folded, dimensions as in LaneDims. In
+// registers up to head_dim 128; above, each lane keeps its words in shared memory, [step][lane],
+// and takes them from there.
 template <Variant kV>
 class Queries {
  public:
@@ -60,42 +106,57 @@ class Queries {
 template <Variant kV, int kKeys>
 ACUITY_DEVICE void MultiplyKeys(const Queries<kV>& queries, Shared<const uint16_t> keys,
                                 FragmentC (&logits)[kKeys / 8]) {
+  using Layout = TileLayout<kV>;
+  constexpr int kSteps = kSixteens<TileType(kV)>;
   const int lane = prim::LaneIndex(), matrix = lane / 8;
-  // Matrices 0 and 1: eight keys, dims 0-7 and 8-15 of the step; 2 and 3: the next eight keys.
+  // Matrices 0 and 1: eight keys, two chunks; 2 and 3: the next eight keys.
   const int key = lane % 8 + matrix / 2 * 8;
   const int chunk = kV.mutation == Mutation::kSwappedMatrices ? 1 - matrix % 2 : matrix % 2;
   ACUITY_UNROLL
   for (int j = 0; j < kKeys / 8; ++j) logits[j] = {};
   ACUITY_UNROLL
-  for (int step = 0; step < kV.head_dim / 16; ++step) {
-    const FragmentA a = queries.Fragment(step);
+  for (int pair = 0; pair < Layout::kChunks / 2; ++pair) {
+    FragmentA a[kSteps];
+    ACUITY_UNROLL
+    for (int s = 0; s < kSteps; ++s) a[s] = queries.Fragment(kSteps * pair + s);
     ACUITY_UNROLL
     for (int j = 0; j < kKeys / 16; ++j) {
-      uint32_t b[4];
-      prim::LoadMatrix4(keys + SwizzledOffset<kV.head_dim>(16 * j + key, 2 * step + chunk), b);
-      prim::Mma<kV.type>(logits[2 * j], a, {{b[0], b[1]}});
-      prim::Mma<kV.type>(logits[2 * j + 1], a, {{b[2], b[3]}});
+      uint32_t word[4];
+      prim::LoadMatrix4(keys + Layout::Offset(16 * j + key, 2 * pair + chunk), word);
+      FragmentB b[kSteps][2];
+      KeyOperands<TileType(kV)>(word, b);
+      ACUITY_UNROLL
+      for (int s = 0; s < kSteps; ++s) {
+        prim::Mma<OperandOf(kV.type)>(logits[2 * j], a[s], b[s][0]);
+        prim::Mma<OperandOf(kV.type)>(logits[2 * j + 1], a[s], b[s][1]);
+      }
     }
   }
 }
 
-// out[j] (rows g, g + 8; dims 8 j + 2t, + 1) += P V; P is the logits' registers, rounded.
+// out[j] (rows g, g + 8; half j % 2 of the lane's dims 16 (j / 2) on) += P V; P is the logits'
+// registers, rounded.
 template <Variant kV, int kKeys>
 ACUITY_DEVICE void AddValues(const FragmentC (&p)[kKeys / 8], Shared<const uint16_t> values,
                              FragmentC (&out)[kV.head_dim / 8]) {
+  using Layout = TileLayout<kV>;
+  constexpr int kFragments = 2 * kSixteens<TileType(kV)>;
   const int lane = prim::LaneIndex(), matrix = lane / 8;
-  // Matrices 0 and 1: keys 0-7 and 8-15, eight dims; 2 and 3: the next eight dims.
+  // Matrices 0 and 1: keys 0-7 and 8-15, one chunk; 2 and 3: the next chunk.
   const int key = lane % 8 + matrix % 2 * 8, chunk = matrix / 2;
   ACUITY_UNROLL
   for (int step = 0; step < kKeys / 16; ++step) {
     const FragmentA a = WeightsOf<kV>(p[2 * step], p[2 * step + 1]);
     ACUITY_UNROLL
-    for (int j = 0; j < kV.head_dim / 16; ++j) {
-      uint32_t b[4];
-      prim::LoadMatrix4Transposed(
-          values + SwizzledOffset<kV.head_dim>(16 * step + key, 2 * j + chunk), b);
-      prim::Mma<kV.type>(out[2 * j], a, {{b[0], b[1]}});
-      prim::Mma<kV.type>(out[2 * j + 1], a, {{b[2], b[3]}});
+    for (int pair = 0; pair < Layout::kChunks / 2; ++pair) {
+      uint32_t word[4];
+      prim::LoadMatrix4Transposed(values + Layout::Offset(16 * step + key, 2 * pair + chunk), word);
+      FragmentB b[kFragments];
+      ValueOperands<TileType(kV)>(word, b);
+      ACUITY_UNROLL
+      for (int i = 0; i < kFragments; ++i) {
+        prim::Mma<OperandOf(kV.type)>(out[kFragments * pair + i], a, b[i]);
+      }
     }
   }
 }
@@ -115,21 +176,34 @@ ACUITY_DEVICE void OnlineSoftmax(const AttentionParams& params, const PackedRow 
   }
 }
 
-// Starts copies of kKeys rows of K and V, `first_key` on, by kThreads threads. Rows outside of
+// Which pieces of 16 bytes of a tile a thread copies, and where to: one chunk, of every kRows-th
+// row.
+template <Variant kV, int kThreads>
+struct SharedPieces {
+  using Layout = TileLayout<kV>;
+  static constexpr int kRows = kThreads / Layout::kChunks;  // at a time
+  static_assert(kThreads % Layout::kChunks == 0);
+
+  ACUITY_DEVICE static int Chunk(int thread) { return thread % Layout::kChunks; }
+  ACUITY_DEVICE static int Row(int thread) { return thread / Layout::kChunks; }
+  ACUITY_DEVICE static int Offset(int row, int chunk) { return Layout::Offset(row, chunk); }
+};
+
+// Starts copies of kKeys rows of K and V, `first_key` on. Rows outside of
 // [key_begin, key_end) become zeroes: what a page holds there may be anything, and NaN times a
 // weight of 0 is NaN. `page_of(key)` is the physical page of a key.
-template <int kHeadDim, int kKeys, int kThreads, typename PageOf>
+template <Variant kV, int kKeys, typename Pieces, typename PageOf>
 ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& task,
                             int32_t first_key, int thread, const PageOf& page_of,
                             Shared<uint16_t> keys, Shared<uint16_t> values) {
-  constexpr int kChunks = kHeadDim / kChunk, kRows = kThreads / kChunks;  // rows at a time
-  static_assert(kThreads % kChunks == 0 && kKeys % kRows == 0);
+  using Layout = TileLayout<kV>;
+  static_assert(kKeys % Pieces::kRows == 0);
   const int page_size = params.shape.block_size;
-  const int chunk = thread % kChunks, first_row = thread / kChunks;
-  const auto* k = static_cast<const uint16_t*>(params.k_pages) + chunk * kChunk;
-  const auto* v = static_cast<const uint16_t*>(params.v_pages) + chunk * kChunk;
+  const int chunk = Pieces::Chunk(thread), first_row = Pieces::Row(thread);
+  const auto* k = static_cast<const uint16_t*>(params.k_pages) + chunk * Layout::kChunkHalves;
+  const auto* v = static_cast<const uint16_t*>(params.v_pages) + chunk * Layout::kChunkHalves;
   ACUITY_UNROLL
-  for (int i = 0; i < kKeys; i += kRows) {
+  for (int i = 0; i < kKeys; i += Pieces::kRows) {
     const int row = i + first_row;
     const int32_t key = first_key + row;
     const bool valid = key >= task.key_begin && key < task.key_end;
@@ -137,9 +211,9 @@ ACUITY_DEVICE void CopyTile(const AttentionParams& params, const AttentionTask& 
     if (valid) {
       const int64_t page = page_of(key);
       const int64_t slot = (page * params.shape.num_kv_heads + task.kv_head) * page_size;
-      from = (slot + (key & (page_size - 1))) * kHeadDim;
+      from = (slot + (key & (page_size - 1))) * Layout::kRowHalves;
     }
-    const int to = SwizzledOffset<kHeadDim>(row, chunk);
+    const int to = Pieces::Offset(row, chunk);
     prim::CopyAsync((keys + to).As<prim::Bits128>(), k + from, valid);
     prim::CopyAsync((values + to).As<prim::Bits128>(), v + from, valid);
   }

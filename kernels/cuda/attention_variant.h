@@ -18,6 +18,9 @@ enum class Mutation : uint8_t {
   kSwappedMatrices,  // ldmatrix addresses of the wrong lanes
   kMissingBarrier,
   kMissingCopyWait,
+  // Of 8-bit pages only.
+  kWrongOrder,     // elements in the order that widening leaves, taken for their own
+  kUnitForgotten,  // logits of keys as they are multiplied, 2^-8 their value
   // Of the kernel on warpgroups only.
   kNoFreeWait,      // tiles overwritten without asking
   kNoFullWait,      // tiles read before their copies landed
@@ -37,11 +40,26 @@ enum class Mutation : uint8_t {
 // known at run time only: per row or per tile, never per logit.
 struct Variant {
   int head_dim = 128;             // 64, 128, 256
-  DType type = DType::kBFloat16;  // of K and V, and of the products' operands; or kFloat16
+  DType type = DType::kBFloat16;  // of K and V: or kFloat16, or kFloat8
   bool stats = true;              // T accumulated and RowStats written
   bool softcap = false;           // logits go through cap * tanh(z / cap)
   Mutation mutation = Mutation::kNone;
+  bool widened = false;  // 8-bit tiles became float16 before products read them
 };
+constexpr Variant Widened(Variant variant) {
+  variant.widened = true;
+  return variant;
+}
+
+// Of the products' operands. 8-bit elements become float16 in registers (float8.cuh), 2^-8 their
+// value; what undoes that is one multiplication a row, of the logits' scale and of the output's
+// factor.
+constexpr DType OperandOf(DType pages) { return pages == DType::kFloat8 ? DType::kFloat16 : pages; }
+// Of tiles as products read them from shared memory.
+constexpr DType TileType(const Variant& variant) {
+  return variant.widened ? OperandOf(variant.type) : variant.type;
+}
+constexpr float UnitOf(DType pages) { return pages == DType::kFloat8 ? 256 : 1; }
 
 // Rows of the matrix products that one warp owns: mma's M.
 inline constexpr int kWarpRows = 16;
@@ -78,23 +96,31 @@ constexpr int WarpgroupPrefillSharedBytes(int head_dim) {
          4 * kWarpgroupStages * 8;
 }
 
-// Tiles in shared memory at once: 64 KiB a block, 128 KiB for head_dim 256. Decoding wants bytes in
-// flight; some 32 KiB a SM hide the latency of an H100's memory.
+// Tiles in shared memory at once: 64 KiB a block, 128 KiB for head_dim 256; half of that for 8-bit
+// pages. Decoding wants bytes in flight; some 32 KiB a SM hide the latency of an H100's memory.
 constexpr int DecodeStages(int head_dim) { return head_dim == 64 ? 4 : head_dim == 128 ? 3 : 2; }
 inline constexpr int kPrefillStages = 2;
 
-constexpr int TileBytes(int head_dim) { return 2 * kTileKeys * head_dim * 2; }  // K and V
+constexpr int TileBytes(int head_dim, DType type) {  // K and V
+  return 2 * kTileKeys * head_dim * static_cast<int>(SizeOf(type));
+}
 // head_dim 256 keeps each warp's queries in shared memory, behind the ring of tiles.
 constexpr int QueryBytes(int head_dim, int warps) {
   return head_dim > 128 ? warps * kWarpRows * head_dim * 2 : 0;
 }
-constexpr int DecodeRingBytes(int head_dim) { return DecodeStages(head_dim) * TileBytes(head_dim); }
-constexpr int PrefillRingBytes(int head_dim) { return kPrefillStages * TileBytes(head_dim); }
-constexpr int DecodeSharedBytes(int head_dim) {
-  return DecodeRingBytes(head_dim) + QueryBytes(head_dim, kDecodeWarps);
+constexpr int DecodeRingBytes(int head_dim, DType type) {
+  return DecodeStages(head_dim) * TileBytes(head_dim, type);
 }
-constexpr int PrefillSharedBytes(int head_dim) {
-  return PrefillRingBytes(head_dim) + QueryBytes(head_dim, kPrefillWarps);
+// 8-bit pages: one tile as it was copied, and one widened.
+constexpr int PrefillRingBytes(int head_dim, DType type) {
+  return type == DType::kFloat8 ? TileBytes(head_dim, type) + TileBytes(head_dim, OperandOf(type))
+                                : kPrefillStages * TileBytes(head_dim, type);
+}
+constexpr int DecodeSharedBytes(int head_dim, DType type) {
+  return DecodeRingBytes(head_dim, type) + QueryBytes(head_dim, kDecodeWarps);
+}
+constexpr int PrefillSharedBytes(int head_dim, DType type) {
+  return PrefillRingBytes(head_dim, type) + QueryBytes(head_dim, kPrefillWarps);
 }
 
 // A workspace slot: m, l, t, peak, then the output before division by l, all relative to 2^m. peak

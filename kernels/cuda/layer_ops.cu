@@ -45,7 +45,10 @@ const char* RefusedHeads(const QkvAppendParams& p) {
   if (d != 16 && d != 32 && d != 64 && d != 128 && d != 256) {
     return "QkvAppend: head_dim must be 16, 32, 64, 128 or 256";
   }
-  if (!Is16Bit(shape.kv_dtype)) return "QkvAppend: kv_dtype must be kBFloat16 or kFloat16";
+  if (!Is16Bit(p.dtype)) return "QkvAppend: dtype must be kBFloat16 or kFloat16";
+  if (shape.kv_dtype != p.dtype && shape.kv_dtype != DType::kFloat8) {
+    return "QkvAppend: kv_dtype must be dtype or kFloat8";
+  }
   if (shape.num_heads < 1 || shape.num_kv_heads < 1 || shape.block_size < 1) {
     return "QkvAppend: num_heads, num_kv_heads and block_size must be at least 1";
   }
@@ -122,7 +125,7 @@ const char* QkvAppend(const QkvAppendParams& p, void* stream) {
   const int heads = p.shape.num_heads + 2 * p.shape.num_kv_heads;
   const int per_block = Kernel::kThreads / (p.shape.head_dim / kChunk);
   const bool one_block = p.q_norm != nullptr && p.whole_norm;
-  return LaunchAs<QkvAppendKernel>(p.shape.kv_dtype,
+  return LaunchAs<QkvAppendKernel>(p.dtype,
                                    {Blocks(p.rows, 1), one_block ? 1 : Blocks(heads, per_block), 1},
                                    Kernel::kSharedBytes, p, Aligned({p.q_norm, p.k_norm}), stream);
 }

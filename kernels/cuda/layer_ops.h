@@ -64,8 +64,10 @@ struct ActivateParams {
 // In one pass over the new rows: normalises each head, or the whole, of Q and of K (optional),
 // rotates both (optional), writes Q and appends K and V to their pages.
 struct QkvAppendParams {
-  AttentionShape
-      shape;  // head_dim 16, 32, 64, 128 or 256; kv_dtype kBFloat16 or kFloat16, that of qkv too
+  DType dtype = DType::kBFloat16;  // of qkv: kBFloat16 or kFloat16
+  // head_dim 16, 32, 64, 128 or 256; kv_dtype the same as `dtype`, or kFloat8: rounded as
+  // FloatToFloat8 does, to 448 at most.
+  AttentionShape shape;
   // kHalf: rotary_dim a multiple of 16; kInterleaved: of 2. 0: no rotary. Angles below 2^20.
   RopeParams rope;
   // QK-norm over single heads: weights [head_dim], or [heads, head_dim] with `own_weights`. With

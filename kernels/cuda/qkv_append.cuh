@@ -1,5 +1,5 @@
 // QK-norm, rotary and the KV append: head_dim / 8 neighbouring lanes hold one head, eight elements
-// each.
+// each. kType: of qkv.
 #pragma once
 
 #include <math.h>
@@ -95,8 +95,19 @@ struct QkvAppendKernel {
     const int kv_head = head - shape.num_heads - (is_v ? shape.num_kv_heads : 0);
     const int64_t page = slot / shape.block_size, within = slot % shape.block_size;
     const int64_t token = (page * shape.num_kv_heads + kv_head) * shape.block_size + within;
-    StoreChunk<kType>(is_v ? p.v_pages : p.k_pages, token * shape.head_dim + first, kChunk, true,
-                      x);
+    StoreToPage(p, is_v ? p.v_pages : p.k_pages, token * shape.head_dim + first, x);
+  }
+
+  // Rounded to the pages' type, of which eight are 16 bytes or 8. One kernel for both: a branch
+  // that all threads take alike.
+  ACUITY_DEVICE static void StoreToPage(const QkvAppendParams& p, void* pages, int64_t at,
+                                        const Chunk& x) {
+    if (p.shape.kv_dtype != DType::kFloat8) return StoreChunk<kType>(pages, at, kChunk, true, x);
+    uint64_t bytes = 0;
+    ACUITY_UNROLL for (int i = 0; i < kChunk; ++i) {
+      bytes |= uint64_t{FloatToFloat8(x.value[i])} << 8 * i;
+    }
+    *reinterpret_cast<uint64_t*>(static_cast<char*>(pages) + at) = bytes;
   }
 
   // Over heads [first_head, first_head + heads) of the block's row; in every thread. `scratch` has

@@ -243,6 +243,11 @@ TEST(CudaAttention, UnsupportedShapesAreNamed) {
   EXPECT_EQ(reason([](AttentionShape& s) { s.block_size = 48; }).rfind("block_size", 0), 0u);
   EXPECT_EQ(reason([](AttentionShape& s) { s.kv_dtype = DType::kFloat32; }).rfind("kv_dtype", 0),
             0u);
+  AttentionShape small = good;
+  small.kv_dtype = DType::kFloat8;
+  EXPECT_EQ(cuda::Supports(small), nullptr);
+  EXPECT_STREQ(SupportsWarpgroups(small, 0),
+               "kv_dtype must be bfloat16 or float16 for prefill with warpgroups");
 }
 
 }  // namespace

@@ -103,9 +103,12 @@ void Compare(const AttentionShape& shape, const Policy& policy, uint64_t seed) {
 
 TEST(CudaAttentionSpan, MassesAreTheDefinitionsInDoublePrecision) {
   uint64_t seed = 20;
-  for (const AttentionShape& shape : {AttentionShape{6, 2, 64, 16, DType::kBFloat16},
-                                      AttentionShape{2, 2, 128, 32, DType::kFloat16},
-                                      AttentionShape{2, 1, 256, 16, DType::kBFloat16}}) {
+  for (const AttentionShape& shape :
+       {AttentionShape{6, 2, 64, 16, DType::kBFloat16},
+        AttentionShape{2, 2, 128, 32, DType::kFloat16},
+        AttentionShape{2, 1, 256, 16, DType::kBFloat16},
+        AttentionShape{6, 2, 64, 16, DType::kFloat8}, AttentionShape{2, 2, 128, 32, DType::kFloat8},
+        AttentionShape{2, 1, 256, 16, DType::kFloat8}}) {
     for (const Policy& policy : kPolicies) Compare(shape, policy, ++seed);
   }
 }
@@ -128,9 +131,14 @@ TEST(CudaAttentionSpan, PartsAddUpUnderAnySchedule) {
   EXPECT_EQ(Measure(params, {{0, 0, spans.data(), 4}}, 2), mass);
 }
 
-TEST(CudaAttentionSpan, ANanIsSeenWhereItIsAndNowhereElse) {
-  const AttentionShape shape = {1, 1, 64, 16, DType::kBFloat16};
+class CudaAttentionSpanNan : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, CudaAttentionSpanNan,
+                         testing::Values(DType::kBFloat16, DType::kFloat8));
+
+TEST_P(CudaAttentionSpanNan, IsSeenWhereItIsAndNowhereElse) {
+  const AttentionShape shape = {1, 1, 64, 16, GetParam()};
   SequenceData sequence = MakeSequence(shape, 40, 5);
+  sequence.q[39 * 64 + 3] = -1;  // a large number in the NaN's place has no mass
   AttentionCase sane(shape, {{&sequence, 39, 40}});
   std::vector<RowStats> stats = StatsOf(sane);
   sequence.k[20 * 64 + 3] = std::nanf("");
@@ -165,7 +173,7 @@ TEST(CudaAttentionSpan, RefusesWhatItCannotDo) {
   p.attention.stats = nullptr;
   EXPECT_EQ(refused(), "SpanMass: attention.stats must be given");
   p.attention.shape.kv_dtype = DType::kFloat32;
-  EXPECT_EQ(refused(), "kv_dtype must be bfloat16 or float16 on a GPU");
+  EXPECT_EQ(refused(), "kv_dtype must be bfloat16, float16 or float8 on a GPU");
 }
 
 }  // namespace

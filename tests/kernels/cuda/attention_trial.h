@@ -16,8 +16,9 @@ namespace acuity::kernels::cuda {
 struct AttentionTrial {
   static constexpr int kSchedules = 12;
 
-  AttentionTrial(int head_dim, int begin, int end, PrefillWith prefill_with)
-      : shape{8, 2, head_dim, 16, DType::kBFloat16},
+  AttentionTrial(int head_dim, int begin, int end, PrefillWith prefill_with,
+                 DType type = DType::kBFloat16)
+      : shape{8, 2, head_dim, 16, type},
         sequence(MakeSequence(shape, 600, 31)),
         attention(shape, {{&sequence, begin, end}}),
         with(prefill_with) {

@@ -8,7 +8,11 @@
 namespace acuity::kernels {
 
 AttentionMatrix Matrix() {
-  return {{DType::kBFloat16, DType::kFloat16}, {64, 128}, {256}, {1, 3, 8}, {32, 128, 1024}};
+  return {{DType::kBFloat16, DType::kFloat16, DType::kFloat8},
+          {64, 128},
+          {256},
+          {1, 3, 8},
+          {32, 128, 1024}};
 }
 
 std::vector<AttentionBackend> Backends() {

@@ -33,7 +33,11 @@ std::string RunOnGpu(const AttentionParams& params, cuda::PrefillWith prefill_wi
 }  // namespace
 
 AttentionMatrix Matrix() {
-  return {{DType::kBFloat16, DType::kFloat16}, {64, 128}, {256}, {1, 3, 4, 8}, {16, 32, 128, 1024}};
+  return {{DType::kBFloat16, DType::kFloat16, DType::kFloat8},
+          {64, 128},
+          {256},
+          {1, 3, 4, 8},
+          {16, 32, 128, 1024}};
 }
 
 // The kernel on warpgroups too, where the GPU has wgmma and the kernel takes the call.

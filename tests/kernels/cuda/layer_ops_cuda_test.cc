@@ -208,7 +208,7 @@ class QkvFixture {
  public:
   static constexpr int kRows = 5, kBlockSize = 16, kPages = 4;
 
-  QkvFixture(const QkvCase& c, DType dtype) : c_(c), dtype_(dtype) {
+  QkvFixture(const QkvCase& c, DType dtype, DType pages) : c_(c), dtype_(dtype), pages_(pages) {
     halves_ = RandomHalves(dtype, int64_t{kRows} * Width(), 6, &qkv_);
     q_norm_ = Random(int64_t{c.heads} * c.head_dim, 7);
     k_norm_ = Random(int64_t{c.kv_heads} * c.head_dim, 8);
@@ -221,12 +221,13 @@ class QkvFixture {
       f = std::bit_cast<float>(std::bit_cast<uint32_t>(f) & 0xfffe0000u);
       beyond_.push_back(f * (i % 2 == 0 ? 0.25f : 0.5f));
     }
-    k_pages_.assign(PageElements(), kUntouched);
+    k_pages_.assign(PageElements() * SizeOf(pages), kUntouched);
     v_pages_ = k_pages_;
   }
 
   void Expect() {
-    std::vector<float> float_k(PageElements(), Widen(dtype_, kUntouched)), float_v = float_k;
+    std::vector<float> float_k(PageElements(), PageElement({kUntouched, kUntouched}, 0));
+    std::vector<float> float_v = float_k;
     if (c_.norm) {
       Normalise(q_norm_, 0, c_.heads);
       Normalise(k_norm_, int64_t{c_.heads} * c_.head_dim, c_.kv_heads);
@@ -255,7 +256,8 @@ class QkvFixture {
   }
 
   void Run() {
-    DeviceArray<uint16_t> qkv(halves_), k(k_pages_), v(v_pages_);
+    DeviceArray<uint16_t> qkv(halves_);
+    DeviceArray<uint8_t> k(k_pages_), v(v_pages_);
     DeviceArray<float> q(std::vector<float>(kRows * QueryStride(), kGap));
     DeviceArray<float> frequency(inv_frequency_, 1), beyond(beyond_, 1);
     DeviceArray<float> q_norm(q_norm_, c_.own_weights ? 1 : 0);
@@ -263,7 +265,8 @@ class QkvFixture {
     DeviceArray<int32_t> positions(positions_);
     DeviceArray<int64_t> slots(slots_);
     QkvAppendParams p;
-    p.shape = {c_.heads, c_.kv_heads, c_.head_dim, kBlockSize, dtype_};
+    p.dtype = dtype_;
+    p.shape = {c_.heads, c_.kv_heads, c_.head_dim, kBlockSize, pages_};
     p.rope = {c_.style,     c_.rotary_dim, frequency.data(),
               c_.magnitude, c_.knee,       c_.knee > 0 ? beyond.data() : nullptr};
     p.norm = c_.kind;
@@ -290,7 +293,7 @@ class QkvFixture {
   }
 
  private:
-  static constexpr uint16_t kUntouched = 0x3c21;
+  static constexpr uint8_t kUntouched = 0x3c;
   static constexpr float kGap = -77;  // between the rows of an array of queries
 
   int64_t Width() const { return int64_t{c_.heads + 2 * c_.kv_heads} * c_.head_dim; }
@@ -304,19 +307,26 @@ class QkvFixture {
     NormGroups(qkv_.data() + first, Width(), {c_.kind, 1e-6f, weight.data()}, c_.own_weights, kRows,
                whole ? 1 : heads, whole ? heads * c_.head_dim : c_.head_dim, ParallelFor{});
   }
-  void Compare(const std::vector<float>& expected, const std::vector<uint16_t>& actual,
+  float PageElement(const std::vector<uint8_t>& pages, size_t i) const {
+    if (pages_ == DType::kFloat8) return Float8ToFloat(pages[i]);
+    return Widen(pages_, static_cast<uint16_t>(pages[2 * i] | pages[2 * i + 1] << 8));
+  }
+  void Compare(const std::vector<float>& expected, const std::vector<uint8_t>& actual,
                const std::string& what) {
+    // Half a unit of the last of three bits, and of what is below 2^-6.
+    const bool small = pages_ == DType::kFloat8;
     for (size_t i = 0; i < expected.size(); ++i) {
-      ExpectNear(expected[i], Widen(dtype_, actual[i]), Tolerance(dtype_), 2e-5,
-                 what + " page element " + std::to_string(i));
+      ExpectNear(expected[i], PageElement(actual, i), small ? 0x1.04p-4 : Tolerance(dtype_),
+                 2e-5 + (small ? 0x1p-10 : 0), what + " page element " + std::to_string(i));
     }
   }
 
   QkvCase c_;
-  DType dtype_;
+  DType dtype_, pages_;
   std::vector<float> qkv_, q_norm_, k_norm_, inv_frequency_, beyond_;
   std::vector<float> q_;  // where it is apart
-  std::vector<uint16_t> halves_, k_pages_, v_pages_;
+  std::vector<uint16_t> halves_;
+  std::vector<uint8_t> k_pages_, v_pages_;
   std::vector<int32_t> positions_ = {0, 1, 17, 131071, 5};
   std::vector<int64_t> slots_ = {3, 63, 16, 40, -1};
 };
@@ -348,14 +358,56 @@ TEST(CudaQkvAppend, HeadsStylesAndNormsAgainstTheCpu) {
   };
   uint64_t seed = 10;
   for (DType dtype : kTypes) {
-    for (const QkvCase& c : cases) {
-      SCOPED_TRACE("heads " + std::to_string(c.heads) + " head_dim " + std::to_string(c.head_dim) +
-                   " rotary_dim " + std::to_string(c.rotary_dim));
-      SetScheduleSeed(++seed);
-      QkvFixture fixture(c, dtype);
-      fixture.Run();
-      if (!HasFatalFailure()) fixture.Expect();
-      if (HasFatalFailure()) return;
+    for (DType pages : {dtype, DType::kFloat8}) {
+      for (const QkvCase& c : cases) {
+        SCOPED_TRACE("heads " + std::to_string(c.heads) + " head_dim " +
+                     std::to_string(c.head_dim) + " rotary_dim " + std::to_string(c.rotary_dim));
+        SetScheduleSeed(++seed);
+        QkvFixture fixture(c, dtype, pages);
+        fixture.Run();
+        if (!HasFatalFailure()) fixture.Expect();
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+// Every 16-bit number, as a key or a value that nothing else is done to.
+TEST(CudaQkvAppend, RoundsToEightBitsAsTheCpuDoes) {
+  constexpr int kRows = 32, kKvHeads = 4, kDim = 256, kBlockSize = 16;
+  constexpr int kPerRow = kKvHeads * kDim, kWidth = kDim + 2 * kPerRow;
+  static_assert(kRows * 2 * kPerRow == 65536);
+  std::vector<uint16_t> qkv(kRows * kWidth);
+  std::vector<int64_t> slots(kRows);
+  for (int row = 0; row < kRows; ++row) {
+    slots[row] = kRows - 1 - row;
+    for (int i = 0; i < 2 * kPerRow; ++i) {
+      qkv[row * kWidth + kDim + i] = static_cast<uint16_t>(row * 2 * kPerRow + i);
+    }
+  }
+  for (DType dtype : kTypes) {
+    DeviceArray<uint16_t> qkv_d(qkv);
+    DeviceArray<int64_t> slots_d(slots);
+    DeviceArray<uint8_t> k(std::vector<uint8_t>(kRows * kPerRow)), v(k.Read());
+    QkvAppendParams p;
+    p.dtype = dtype;
+    p.shape = {1, kKvHeads, kDim, kBlockSize, DType::kFloat8};
+    p.qkv = qkv_d.data();
+    p.rows = kRows;
+    p.slots = slots_d.data();
+    p.k_pages = k.data();
+    p.v_pages = v.data();
+    ASSERT_STREQ(QkvAppend(p, nullptr), nullptr);
+    ASSERT_STREQ(Finish(), nullptr);
+    const std::vector<uint8_t> keys = k.Read(), values = v.Read();
+    for (int row = 0; row < kRows; ++row) {
+      const int64_t page = slots[row] / kBlockSize, within = slots[row] % kBlockSize;
+      for (int i = 0; i < kPerRow; ++i) {
+        const int64_t at = ((page * kKvHeads + i / kDim) * kBlockSize + within) * kDim + i % kDim;
+        const uint16_t* from = &qkv[row * kWidth + kDim + i];
+        ASSERT_EQ(keys[at], FloatToFloat8(Widen(dtype, from[0]))) << from[0];
+        ASSERT_EQ(values[at], FloatToFloat8(Widen(dtype, from[kPerRow]))) << from[kPerRow];
+      }
     }
   }
 }
@@ -427,7 +479,11 @@ TEST(CudaLayerOps, RefuseWhatTheyCannotDo) {
   };
   EXPECT_EQ(qkv([](QkvAppendParams&) {}), "");
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.shape.head_dim = 80; }), "head_dim must be"));
-  EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.shape.kv_dtype = DType::kFloat32; }), "kv_dtype"));
+  EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.dtype = DType::kFloat8; }), "dtype must be"));
+  for (DType pages : {DType::kFloat32, DType::kFloat16}) {
+    EXPECT_TRUE(in(qkv([=](QkvAppendParams& p) { p.shape.kv_dtype = pages; }), "kv_dtype must be"));
+  }
+  EXPECT_EQ(qkv([](QkvAppendParams& p) { p.shape.kv_dtype = DType::kFloat8; }), "");
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.shape.num_kv_heads = 0; }), "at least 1"));
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.rope.rotary_dim = 72; }), "rotary_dim"));
   EXPECT_TRUE(in(qkv([](QkvAppendParams& p) { p.rope.rotary_dim = 8; }), "multiple of 16"));
