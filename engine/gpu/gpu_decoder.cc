@@ -28,9 +28,12 @@ constexpr int64_t kReservedBytes = int64_t{1} << 30;
 // Null, or why no kernel serves this.
 absl::Status CheckSupported(const ModelSpec& spec, const ModelOptions& options,
                             const kernels::AttentionShape& shape) {
-  if (options.weight_dtype != kernels::DType::kBFloat16 ||
-      options.kv_dtype != kernels::DType::kBFloat16) {
+  if (options.weight_dtype != kernels::DType::kBFloat16) {
     return InvalidArgument("dtype is not bfloat16, the only one that the GPU engine serves");
+  }
+  if (options.kv_dtype != kernels::DType::kBFloat16 &&
+      options.kv_dtype != kernels::DType::kFloat8) {
+    return InvalidArgument("kv_dtype is neither bfloat16 nor float8, which the GPU engine serves");
   }
   if (const char* problem = kernels::cuda::Supports(shape)) {
     return InvalidArgument(problem, ": num_heads is ", shape.num_heads, ", num_kv_heads ",
@@ -149,7 +152,7 @@ absl::Status GpuDecoder::AllocateBuffers() {
 
 absl::Status GpuDecoder::AllocatePages() {
   bytes_per_block_ = int64_t{2} * spec_.num_layers * spec_.num_kv_heads * options_.block_size *
-                     spec_.head_dim * kHalf;
+                     spec_.head_dim * static_cast<int64_t>(SizeOf(options_.kv_dtype));
   int64_t bytes = options_.kv_memory_bytes;
   if (bytes == 0) {
     ACUITY_ASSIGN_OR_RETURN(const int64_t free_bytes, device_->FreeBytes());

@@ -241,6 +241,8 @@ TEST(GpuDecoderTest, RefusesWhatNoKernelServes) {
   };
   expect([](ModelSpec*, ModelOptions* o) { o->weight_dtype = kernels::DType::kFloat32; },
          "dtype is not bfloat16");
+  expect([](ModelSpec*, ModelOptions* o) { o->kv_dtype = kernels::DType::kFloat16; },
+         "kv_dtype is neither bfloat16 nor float8");
   expect([](ModelSpec* s, ModelOptions*) { s->head_dim = 80; },
          "head_dim must be 64, 128 or 256 on a GPU: num_heads is 4, num_kv_heads 2, head_dim 80");
   expect([](ModelSpec*, ModelOptions* o) { o->block_size = 8; }, "block_size must be");
@@ -256,6 +258,12 @@ TEST(GpuDecoderTest, RefusesWhatNoKernelServes) {
   expect([](ModelSpec* s, ModelOptions*) { s->num_layers = 0; }, "num_layers is 0");
   expect([](ModelSpec*, ModelOptions* o) { o->kv_memory_bytes = 1000; },
          "kv_memory_bytes is 1000; one block of 16 tokens takes 24576");
+  expect(
+      [](ModelSpec*, ModelOptions* o) {
+        o->kv_memory_bytes = 1000;
+        o->kv_dtype = kernels::DType::kFloat8;
+      },
+      "kv_memory_bytes is 1000; one block of 16 tokens takes 12288");
 }
 
 TEST(GpuDecoderTest, TheKvCacheTakesWhatIsFree) {

@@ -75,8 +75,8 @@ inline EmulatedGpu MakeGpu(const TinyCheckpoint& checkpoint,
 }
 
 inline std::unique_ptr<ModelRunner> MakeCpu(const TinyCheckpoint& checkpoint,
-                                            kernels::DType dtype = kernels::DType::kBFloat16) {
-  auto runner = ModelRunner::Create(checkpoint, checkpoint.spec(), SmallOptions(dtype), {});
+                                            const ModelOptions& options = SmallOptions()) {
+  auto runner = ModelRunner::Create(checkpoint, checkpoint.spec(), options, {});
   EXPECT_TRUE(runner.ok()) << runner.status();
   return *std::move(runner);
 }
