@@ -39,7 +39,8 @@ void Check(const char* error, const char* what) {
   if (error != nullptr) Fail(std::string(what) + ": " + error);
 }
 
-// Device memory, filled with random 16-bit patterns of small bfloat16 numbers, or with `values`.
+// Device memory, filled with random small bfloat16 numbers, whose bytes are 8-bit floats and no
+// NaN, or with `values`.
 class Buffer {
  public:
   explicit Buffer(int64_t bytes) : memory_(nullptr, cudaFree) {
@@ -48,7 +49,7 @@ class Buffer {
     memory_.reset(memory);
     std::vector<uint16_t> chunk(1 << 20);
     std::mt19937 rng(1);
-    for (uint16_t& x : chunk) x = static_cast<uint16_t>((rng() & 0x80ffu) | 0x3e00u);  // 1/8 .. 1/2
+    for (uint16_t& x : chunk) x = static_cast<uint16_t>((rng() & 0x80bfu) | 0x3e00u);  // 1/8 .. 1/2
     const int64_t size = static_cast<int64_t>(chunk.size() * sizeof(uint16_t));
     for (int64_t at = 0; at < bytes; at += size) {
       const auto part = static_cast<size_t>(std::min(size, bytes - at));
@@ -120,8 +121,10 @@ struct AttentionCase {
 // One layer's attention over a batch of equal sequences.
 class AttentionRun {
  public:
-  explicit AttentionRun(const AttentionCase& c, PrefillWith prefill_with = PrefillWith::kWarps)
-      : kv_bytes_(int64_t{2} * c.num_seqs * c.kv_len * c.kv_heads * c.head_dim * 2),
+  explicit AttentionRun(const AttentionCase& c, PrefillWith prefill_with = PrefillWith::kWarps,
+                        DType type = DType::kBFloat16)
+      : kv_bytes_(int64_t{2} * c.num_seqs * c.kv_len * c.kv_heads * c.head_dim *
+                  static_cast<int64_t>(SizeOf(type))),
         copies_(static_cast<int>((kFarBeyondL2 + kv_bytes_ - 1) / kv_bytes_)),
         rows_(int64_t{c.num_seqs} * c.new_rows),
         k_(copies_ * kv_bytes_ / 2),
@@ -129,7 +132,7 @@ class AttentionRun {
         q_(std::vector<float>(static_cast<size_t>(rows_ * c.heads * c.head_dim), 0.25f)),
         out_(rows_ * c.heads * c.head_dim * 4),
         stats_(rows_ * c.heads * static_cast<int64_t>(sizeof(RowStats))) {
-    params_.shape = {c.heads, c.kv_heads, c.head_dim, kBlockSize, DType::kBFloat16};
+    params_.shape = {c.heads, c.kv_heads, c.head_dim, kBlockSize, type};
     prefill_with_ = prefill_with;
     const int pages = (c.kv_len + kBlockSize - 1) / kBlockSize;
     std::vector<int32_t> indptr, kv_len(static_cast<size_t>(c.num_seqs), c.kv_len);
@@ -198,16 +201,19 @@ Json Decode(double copy) {
                                                            {64, 1, 2048, 32, 8, 64},
                                                            {1, 1, 131072, 32, 8, 128},
                                                            {16, 1, 4096, 32, 32, 128}}) {
-    AttentionRun run(c);
-    const std::vector<double> seconds = run.Measure();
-    const auto bytes = static_cast<double>(run.kv_bytes());
-    Json row = Describe(c);
-    row["kv_mb"] = bytes / 1e6;
-    row["gb_s"] = bytes / seconds[0] / 1e9;
-    row["stats_gb_s"] = bytes / seconds[1] / 1e9;
-    row["stats_of_copy"] = bytes / seconds[1] / copy;
-    row["stats_cost"] = seconds[1] / seconds[0] - 1;
-    rows.push_back(row);
+    for (DType type : {DType::kBFloat16, DType::kFloat8}) {
+      AttentionRun run(c, PrefillWith::kWarps, type);
+      const std::vector<double> seconds = run.Measure();
+      const auto bytes = static_cast<double>(run.kv_bytes());
+      Json row = Describe(c);
+      row["kv_bits"] = 8 * SizeOf(type);
+      row["kv_mb"] = bytes / 1e6;
+      row["gb_s"] = bytes / seconds[0] / 1e9;
+      row["stats_gb_s"] = bytes / seconds[1] / 1e9;
+      row["stats_of_copy"] = bytes / seconds[1] / copy;
+      row["stats_cost"] = seconds[1] / seconds[0] - 1;
+      rows.push_back(row);
+    }
   }
   return rows;
 }
@@ -218,14 +224,16 @@ Json Prefill(bool warpgroups) {
   for (int head_dim : {128, 64}) {
     for (int n : {4096, 8192, 16384}) {
       const AttentionCase c = {1, n, n, 32, 8, head_dim};
-      AttentionRun run(c);
-      const std::vector<double> seconds = run.Measure();
+      const std::vector<double> seconds = AttentionRun(c).Measure();
+      const std::vector<double> small =
+          AttentionRun(c, PrefillWith::kWarps, DType::kFloat8).Measure();
       // Two products, a multiplication and an addition each, over the causal half.
       const double flop = 4.0 * head_dim * c.heads * (0.5 * n * (n + 1.0));
       Json row = Describe(c);
       row["tflop_s"] = flop / seconds[0] / 1e12;
       row["stats_tflop_s"] = flop / seconds[1] / 1e12;
       row["stats_cost"] = seconds[1] / seconds[0] - 1;
+      row["stats_8_bit_tflop_s"] = flop / small[1] / 1e12;
       if (warpgroups) {
         const std::vector<double> by = AttentionRun(c, PrefillWith::kWarpgroups).Measure();
         row["warpgroups_tflop_s"] = flop / by[0] / 1e12;

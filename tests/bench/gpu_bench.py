@@ -75,7 +75,8 @@ def lines(result):
     for row in result["decode"]:
         reached = row["kv_mb"] < 64 or row["stats_of_copy"] >= DECODE_OF_COPY
         yield (f"decode  d{row['head_dim']:<3} {row['num_seqs']:>3} x {row['kv_len']:<6} {row['heads']}/{row['kv_heads']} "
-               f"heads, {row['kv_mb']:.0f} MB: {row['gb_s']:.0f} GB/s, with statistics {row['stats_gb_s']:.0f} "
+               f"heads, {row['kv_bits']} bits, {row['kv_mb']:.0f} MB: {row['gb_s']:.0f} GB/s, "
+               f"with statistics {row['stats_gb_s']:.0f} "
                f"({row['stats_of_copy']:.0%} of copy: {verdict(reached)}), they cost {row['stats_cost']:.1%} "
                f"({verdict(row['stats_cost'] < STATS_COST['decode'])})")
     for row in result["prefill"]:
@@ -90,7 +91,8 @@ def lines(result):
             target = f" ({verdict(row['stats_tflop_s'] >= PREFILL_TFLOP_S)})"
         yield (f"prefill d{row['head_dim']:<3} {row['kv_len']:<6}: {row['tflop_s']:.0f} TFLOP/s, with statistics "
                f"{row['stats_tflop_s']:.0f}{target}, they cost {row['stats_cost']:.1%} "
-               f"({verdict(row['stats_cost'] <= STATS_COST['prefill'])}){'; ' + beside if beside else ''}")
+               f"({verdict(row['stats_cost'] <= STATS_COST['prefill'])}); from 8-bit pages "
+               f"{row['stats_8_bit_tflop_s']:.0f}{'; ' + beside if beside else ''}")
     ops = result["layer_ops"]
     yield (f"residual + norm {ops['add_norm_of_copy']:.0%} of copy, activation * up {ops['activate_of_copy']:.0%}, "
            f"sampling {ops['sample_rows']} x {ops['sample_vocab']}: {ops['sample_us']:.0f} us")
@@ -106,7 +108,8 @@ def plot(result, path):
     from matplotlib import pyplot
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5), constrained_layout=True)
     decode = result["decode"]
-    names = [f"d{r['head_dim']}\n{r['num_seqs']} x {r['kv_len']}\n{r['heads']}/{r['kv_heads']}" for r in decode]
+    names = [f"d{r['head_dim']}\n{r['num_seqs']} x {r['kv_len']}\n{r['heads']}/{r['kv_heads']}\n{r['kv_bits']} bits"
+             for r in decode]
     left.bar([i - 0.2 for i in range(len(decode))], [r["gb_s"] for r in decode], 0.4, label="statistics off")
     left.bar([i + 0.2 for i in range(len(decode))], [r["stats_gb_s"] for r in decode], 0.4, label="statistics on")
     left.axhline(result["copy_gb_s"], color="black", linewidth=1, label="device copy")
@@ -114,6 +117,7 @@ def plot(result, path):
     left.set_xticks(range(len(decode)), names)
     left.legend()
     series = {"tflop_s": "statistics off", "stats_tflop_s": "statistics on",
+              "stats_8_bit_tflop_s": "8-bit pages, statistics on",
               "warpgroups_stats_tflop_s": "warpgroups, statistics on",
               "torch_flash_tflop_s": "torch flash", "torch_cudnn_tflop_s": "torch cuDNN"}
     for dim, style in ((128, "-"), (64, "--")):

@@ -15,9 +15,10 @@ ROOT = None
 RESULT = {
     "device": "NVIDIA Test", "compute_capability": "9.0", "cuda_driver": 13000, "cuda_runtime": 13000, "copy_gb_s": 3000,
     "decode": [{"num_seqs": 32, "new_rows": 1, "kv_len": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128,
-                "kv_mb": 537.0, "gb_s": 2500, "stats_gb_s": 2300, "stats_of_copy": 0.767, "stats_cost": 0.004}],
+                "kv_bits": 16, "kv_mb": 537.0, "gb_s": 2500, "stats_gb_s": 2300, "stats_of_copy": 0.767, "stats_cost": 0.004}],
     "prefill": [{"num_seqs": 1, "new_rows": n, "kv_len": n, "heads": 32, "kv_heads": 8, "head_dim": 128,
-                 "tflop_s": 330, "stats_tflop_s": 310, "stats_cost": 0.04} for n in (4096, 8192)],
+                 "tflop_s": 330, "stats_tflop_s": 310, "stats_cost": 0.04,
+                 "stats_8_bit_tflop_s": 250} for n in (4096, 8192)],
     "layer_ops": {"add_norm_of_copy": 0.9, "activate_of_copy": 0.91, "sample_us": 120, "sample_rows": 64,
                   "sample_vocab": 131072},
 }
@@ -81,9 +82,10 @@ class GpuBench(unittest.TestCase):
             binary = program(folder, "bench", f"#!/bin/sh\ncat <<'END'\n{json.dumps(RESULT)}\nEND\n")
             run = self.bench(folder, binary)
             self.assertEqual(run.returncode, 0, run.stderr)
-            self.assertIn("537 MB: 2500 GB/s, with statistics 2300 (77% of copy: MISSED), they cost 0.4% (reached)",
-                          run.stdout)
-            self.assertIn("8192  : 330 TFLOP/s, with statistics 310 (reached), they cost 4.0% (MISSED)", run.stdout)
+            self.assertIn("16 bits, 537 MB: 2500 GB/s, with statistics 2300 (77% of copy: MISSED), "
+                          "they cost 0.4% (reached)", run.stdout)
+            self.assertIn("8192  : 330 TFLOP/s, with statistics 310 (reached), they cost 4.0% (MISSED); "
+                          "from 8-bit pages 250", run.stdout)
             with open(os.path.join(folder, "out/gpu-bench.json"), encoding="utf-8") as file:
                 written = json.load(file)
             self.assertEqual({key: written[key] for key in RESULT}, RESULT)
