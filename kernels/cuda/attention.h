@@ -9,8 +9,8 @@
 //
 // Results: bit-equal in any batch, under any capacity, with statistics on or off. Close, not equal
 // (see docs/kernels.md), where the same row is computed by another kernel or over other splits,
-// that is in another chunk of its prompt. q is rounded to the KV type, and so are the softmax's
-// weights before the product with V; everything else is float32.
+// that is in another chunk of its prompt. q and, before the product with V, the softmax's weights
+// are rounded to the KV type (beside float8 to float16); everything else is float32.
 #pragma once
 
 #include <cstdint>

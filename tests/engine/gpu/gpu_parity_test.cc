@@ -2,6 +2,7 @@
 // bfloat16 and against float32.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>
@@ -21,6 +22,13 @@ using kernels::RowScaleKind;
 constexpr double kMostLogits = 0.03;
 // Of the statistics, root mean squares over rows and heads: nats, and a probability.
 constexpr double kMostEntropy = 0.05, kMostMaxProbability = 0.025;
+
+// From 8-bit pages. The GPU rounds keys and values to bfloat16 first, as every product's output:
+// one that this moves over a boundary of the 8 bits is off by 2^-3, so that the two differ by
+// nearly as much as 8-bit pages differ from others. Measured: 0.006 to 0.091, and 0.15 with
+// experts.
+constexpr double kMostLogits8 = 0.12;
+constexpr double kOfEightBits = 2.5;  // times the statistics' bounds above
 
 struct Case {
   std::string name;
@@ -216,9 +224,9 @@ TEST_P(GpuParityTest, ComputesWhatTheCpuDoesFromEightBitPages) {
   options.kv_dtype = kernels::DType::kFloat8;
   const std::vector<Result> gpu = RunAll(*MakeGpu(checkpoint, options).runner);
   const Difference d = Compare(gpu, RunAll(*MakeCpu(checkpoint, options)));
-  const Difference w = Compare(gpu, RunAll(*MakeCpu(checkpoint)));
-  printf("%s: %.4f %.4f %.4f against 16: %.4f %.4f %.4f\n", GetParam().name.c_str(), d.logits,
-         d.entropy, d.max_probability, w.logits, w.entropy, w.max_probability);
+  EXPECT_LE(d.logits, std::max(kMostLogits8, GetParam().most_logits));
+  EXPECT_LE(d.entropy, kOfEightBits * GetParam().most_statistics * kMostEntropy);
+  EXPECT_LE(d.max_probability, kOfEightBits * GetParam().most_statistics * kMostMaxProbability);
 }
 
 INSTANTIATE_TEST_SUITE_P(Specs, GpuParityTest, ::testing::ValuesIn(kCases),
