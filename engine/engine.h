@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,7 @@ struct EngineOptions {
   std::string path;              // of the checkpoint
   std::string attention_policy;  // grammar of ApplyPolicy; empty: the checkpoint's own
   kernels::DType dtype = kernels::DType::kBFloat16;
+  std::optional<kernels::DType> kv_dtype;  // of the KV cache; empty: dtype
   RunnerFactory make_runner;    // of the model's machine; empty: ModelRunner::Create, the CPU's
   int64_t kv_memory_bytes = 0;  // must hold one sequence of max_context tokens; 0: see ModelOptions
   int max_context = 0;          // 0: the model's trained length
@@ -115,7 +117,7 @@ class EngineObserver {
 };
 
 struct ModelInfo {
-  std::string name, architecture, display_name, stored_type, dtype, policy, isa;
+  std::string name, architecture, display_name, stored_type, dtype, kv_dtype, policy, isa;
   std::string device;  // ModelRunner::device
   int num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0, vocab_size = 0,
       max_context = 0;

@@ -15,6 +15,12 @@ constexpr size_t SizeOf(DType dtype) {
   return dtype == DType::kFloat32 ? 4 : dtype == DType::kFloat8 ? 1 : 2;
 }
 
+// "float32", "bfloat16", "float16", "float8": as flags and clients call them.
+constexpr const char* DTypeName(DType dtype) {
+  constexpr const char* kNames[] = {"float32", "bfloat16", "float16", "float8"};
+  return kNames[static_cast<uint8_t>(dtype)];
+}
+
 constexpr float BFloat16ToFloat(uint16_t bits) {
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
 }

@@ -12,7 +12,7 @@ namespace {
 
 struct RawConfig {
   std::vector<std::string> models, attention;
-  std::string dtype = "auto", device = "auto", kv_memory = "auto";
+  std::string dtype = "auto", kv_dtype = "auto", device = "auto", kv_memory = "auto";
 };
 
 // "512MiB", "2GB", "1073741824".
@@ -81,12 +81,7 @@ void AddConnectionOptions(CLI::App& app, DaemonConfig& config) {
       ->needs(cert);
 }
 
-void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
-  const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
-  app.set_version_flag("--version", "acuityd " ACUITY_VERSION);
-  app.set_config("--config", "", "Configuration file (TOML), with the names of these flags")
-      ->type_name("FILE");
-  app.allow_config_extras(CLI::config_extras_mode::error);
+void AddModelOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
   app.add_option("--model", raw.models, "A model to serve, a GGUF file; may be repeated")
       ->type_name("NAME=PATH")
       ->required();
@@ -95,14 +90,13 @@ void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
                  "llama4:scale=S,floor=F, ministral:beta=B,context=L, sharpen:length=L,s=S[,b=B],\n"
                  "file:SIDECAR.json; may be repeated")
       ->type_name("NAME=POLICY");
-  app.add_option("--listen", config.listen, "gRPC address: HOST:PORT or unix:PATH")
-      ->type_name("ADDR")
-      ->capture_default_str();
-  app.add_option("--metrics-listen", config.metrics_listen, "Prometheus address; \"\" for none")
-      ->type_name("HOST:PORT")
-      ->capture_default_str();
-  app.add_option("--dtype", raw.dtype, "Weights and KV: auto (bfloat16), float32, bfloat16")
+  app.add_option("--dtype", raw.dtype, "Weights: auto (bfloat16), float32, bfloat16")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      ->capture_default_str();
+  app.add_option("--kv-dtype", raw.kv_dtype,
+                 "KV cache: auto (as --dtype), float32, bfloat16, float8 (e4m3; half of\n"
+                 "bfloat16's memory, at a loss: docs/operations.md)")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float8"}))
       ->capture_default_str();
   app.add_option("--device", raw.device,
                  "auto (the CPU, until a GPU has proven the CUDA engine), cpu, cuda")
@@ -118,6 +112,21 @@ void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
       ->capture_default_str();
   app.add_option("--block-size", config.block_size, "Tokens per KV block")
       ->check(CLI::IsMember({8, 16, 32, 64}))
+      ->capture_default_str();
+}
+
+void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
+  const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+  app.set_version_flag("--version", "acuityd " ACUITY_VERSION);
+  app.set_config("--config", "", "Configuration file (TOML), with the names of these flags")
+      ->type_name("FILE");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  AddModelOptions(app, raw, config);
+  app.add_option("--listen", config.listen, "gRPC address: HOST:PORT or unix:PATH")
+      ->type_name("ADDR")
+      ->capture_default_str();
+  app.add_option("--metrics-listen", config.metrics_listen, "Prometheus address; \"\" for none")
+      ->type_name("HOST:PORT")
       ->capture_default_str();
   app.add_option("--max-batch-tokens", config.max_batch_tokens, "Token budget of one engine step")
       ->check(CLI::Range(16, 8192))
@@ -151,6 +160,13 @@ void AddOptions(CLI::App& app, RawConfig& raw, DaemonConfig& config) {
       ->capture_default_str();
 }
 
+kernels::DType TypeNamed(const std::string& name) {
+  for (const auto type : {kernels::DType::kFloat32, kernels::DType::kFloat8}) {
+    if (name == kernels::DTypeName(type)) return type;
+  }
+  return kernels::DType::kBFloat16;
+}
+
 void Resolve(const RawConfig& raw, DaemonConfig& config) {
   std::set<std::string> names;
   for (const std::string& text : raw.models) {
@@ -169,8 +185,13 @@ void Resolve(const RawConfig& raw, DaemonConfig& config) {
     }
     model->attention_policy = policy;
   }
-  config.dtype = raw.dtype == "float32" ? kernels::DType::kFloat32 : kernels::DType::kBFloat16;
+  config.dtype = TypeNamed(raw.dtype);
+  config.kv_dtype = raw.kv_dtype == "auto" ? config.dtype : TypeNamed(raw.kv_dtype);
   config.cuda = raw.device == "cuda";
+  if (config.cuda && raw.kv_dtype == "float32") {
+    throw CLI::ValidationError("--kv-dtype",
+                               "float32 is not for --device cuda, which has bfloat16 and float8");
+  }
   if (config.cuda) {
     const absl::Status available = engine::CheckCuda();
     if (!available.ok()) {

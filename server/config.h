@@ -21,6 +21,7 @@ struct DaemonConfig {
   std::string listen = "127.0.0.1:8700";          // HOST:PORT or unix:PATH
   std::string metrics_listen = "127.0.0.1:8701";  // HOST:PORT; "": no metrics
   kernels::DType dtype = kernels::DType::kBFloat16;
+  kernels::DType kv_dtype = kernels::DType::kBFloat16;
   bool cuda = false;                           // else the CPU
   int64_t kv_memory_bytes = int64_t{1} << 30;  // of each model; 0, with cuda: what is free
   int max_context = 0;

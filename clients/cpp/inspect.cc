@@ -47,10 +47,12 @@ int Models(const CommonOptions& common) {
                 m.name().c_str(), m.display_name().c_str(), m.architecture().c_str(),
                 static_cast<double>(m.parameters()) / 1e6, m.num_layers(), m.num_heads(),
                 m.max_context());
-    std::printf("  stored as %s, served in %s on %s; attention %s; weights %.0f MB, KV %.0f MB\n",
-                m.stored_type().c_str(), m.dtype().c_str(), m.cpu_isa().c_str(),
-                m.attention_policy().c_str(), static_cast<double>(m.weight_bytes()) / 1e6,
-                static_cast<double>(m.kv_bytes()) / 1e6);
+    std::printf(
+        "  stored as %s, served in %s on %s; attention %s; weights %.0f MB, KV %.0f MB "
+        "of %s\n",
+        m.stored_type().c_str(), m.dtype().c_str(), m.cpu_isa().c_str(),
+        m.attention_policy().c_str(), static_cast<double>(m.weight_bytes()) / 1e6,
+        static_cast<double>(m.kv_bytes()) / 1e6, m.kv_dtype().c_str());
   }
   return 0;
 }

@@ -19,8 +19,7 @@ using engine::ModelSpec;
 using kernels::DType;
 
 constexpr int kBlockTokens = 16;  // acuityd's default
-constexpr std::pair<DType, const char*> kTypes[] = {{DType::kFloat32, "float32"},
-                                                    {DType::kBFloat16, "bfloat16"}};
+constexpr DType kTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat8};
 
 int64_t Parameters(const Checkpoint& checkpoint) {
   int64_t count = 0;
@@ -194,11 +193,12 @@ Json LayersJson(const ModelSpec& spec) {
 
 Json MemoryJson(const engine::OpenedModel& model) {
   Json memory = {{"block_size", kBlockTokens}};
-  for (const auto& [type, name] : kTypes) {
+  for (const DType type : kTypes) {
     const int64_t block = BlockBytes(model.spec, type);
-    memory[name] = {{"weight_bytes", WeightBytes(*model.checkpoint, type)},
-                    {"kv_bytes_per_block", block},
-                    {"kv_bytes_per_sequence", block * SequenceBlocks(model.spec)}};
+    Json& of_type = memory[kernels::DTypeName(type)];
+    if (type != DType::kFloat8) of_type["weight_bytes"] = WeightBytes(*model.checkpoint, type);
+    of_type["kv_bytes_per_block"] = block;
+    of_type["kv_bytes_per_sequence"] = block * SequenceBlocks(model.spec);
   }
   return memory;
 }
@@ -243,10 +243,13 @@ void WriteLayers(const ModelSpec& spec, std::ostream& out) {
 }
 
 void WriteMemory(const engine::OpenedModel& model, std::ostream& out) {
-  for (const auto& [type, name] : kTypes) {
+  for (const DType type : kTypes) {
     const int64_t block = BlockBytes(model.spec, type);
-    out << "  " << name << ": weights " << Megabytes(WeightBytes(*model.checkpoint, type))
-        << "; KV " << block << " bytes a block of " << kBlockTokens << " tokens, "
+    out << "  " << kernels::DTypeName(type) << ": ";
+    if (type != DType::kFloat8) {
+      out << "weights " << Megabytes(WeightBytes(*model.checkpoint, type)) << "; ";
+    }
+    out << "KV " << block << " bytes a block of " << kBlockTokens << " tokens, "
         << Megabytes(block * SequenceBlocks(model.spec)) << " a sequence of "
         << model.spec.max_context << " (--kv-memory at least)\n";
   }

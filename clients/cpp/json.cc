@@ -83,6 +83,7 @@ Json ToJson(const v1::Model& m) {
           {"display_name", m.display_name()},
           {"stored_type", m.stored_type()},
           {"dtype", m.dtype()},
+          {"kv_dtype", m.kv_dtype()},
           {"attention_policy", m.attention_policy()},
           {"num_layers", m.num_layers()},
           {"num_heads", m.num_heads()},

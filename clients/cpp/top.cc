@@ -24,8 +24,8 @@ void Show(const v1::Model& model, const v1::ModelStatus& before, double seconds,
   const v1::ModelStatus& now = model.status();
   const double kv =
       model.num_blocks() == 0 ? 0 : static_cast<double>(now.held_blocks()) / model.num_blocks();
-  std::printf("%s  %s, %s, attention %s\n", model.name().c_str(), model.dtype().c_str(),
-              model.cpu_isa().c_str(), model.attention_policy().c_str());
+  std::printf("%s  %s, KV %s, %s, attention %s\n", model.name().c_str(), model.dtype().c_str(),
+              model.kv_dtype().c_str(), model.cpu_isa().c_str(), model.attention_policy().c_str());
   std::printf("  running %3d   waiting %3d   KV [%s] %5.1f %%\n", now.running(), now.waiting(),
               Bar(kv).c_str(), kv * 100);
   std::printf("  computed %8.1f tokens/s   generated %7.1f tokens/s   in all %lld\n",

@@ -164,7 +164,7 @@ inline Vec Exp2Parts(Vec f, Vec shifted) {
   p = MulAdd(p, f, Broadcast(2.4022651e-1f));
   p = MulAdd(p, f, Broadcast(6.9314720e-1f));
   p = MulAdd(p, f, Broadcast(1.0f));
-  return (Vec)((IVec)p + ((IVec)shifted << 23));
+  return (Vec)((UVec)p + ((UVec)shifted << 23));
 }
 
 inline constexpr float kRoundMagic =

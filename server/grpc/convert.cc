@@ -447,6 +447,7 @@ v1::Model ToProto(const engine::Engine& engine) {
   out.set_display_name(info.display_name);
   out.set_stored_type(info.stored_type);
   out.set_dtype(info.dtype);
+  out.set_kv_dtype(info.kv_dtype);
   out.set_attention_policy(info.policy);
   out.set_num_layers(info.num_layers);
   out.set_num_heads(info.num_heads);

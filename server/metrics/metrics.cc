@@ -63,6 +63,7 @@ class EngineWatcher {
       Append(blocks, {{"model", name}}, g.held_blocks);
       Append(cache,
              {{"model", name},
+              {"dtype", m.kv_dtype},
               {"block_size", absl::StrCat(m.block_size)},
               {"num_blocks", absl::StrCat(m.num_blocks)}},
              1);
@@ -89,6 +90,7 @@ class EngineWatcher {
       nlohmann::ordered_json model = {{"name", name},
                                       {"architecture", m.architecture},
                                       {"dtype", m.dtype},
+                                      {"kv_dtype", m.kv_dtype},
                                       {"policy", m.policy},
                                       {"num_layers", m.num_layers},
                                       {"max_context", m.max_context},

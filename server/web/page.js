@@ -214,7 +214,7 @@ function card(model, index) {
   parts.root = html("article", { class: "card", "data-model": model.name },
     html("header", {}, html("h3", {}, model.name), html("span", { class: "policy" }, model.policy),
       html("span", { class: "about" },
-        `${model.architecture}, ${model.num_layers} layers, ${model.dtype}, ${context(model.max_context)} context`)),
+        `${model.architecture}, ${model.num_layers} layers, ${model.dtype}, KV ${model.kv_dtype}, ${context(model.max_context)} context`)),
     html("dl", { class: "tiles" }, tile("Computed", parts.computed), tile("Generated", parts.generated),
       tile("Running / waiting", parts.requests), tile("KV in use", parts.kv, parts.meter)),
     svg("svg", { viewBox: `0 0 ${HISTORY} 30`, height: 40, preserveAspectRatio: "none", "aria-hidden": "true" },

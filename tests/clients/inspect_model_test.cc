@@ -72,6 +72,8 @@ TEST_F(InspectModelTest, JsonHasSpecPolicyMemoryAndTensors) {
   EXPECT_EQ(json["memory"]["block_size"], 16);
   EXPECT_EQ(json["memory"]["float32"]["kv_bytes_per_block"], 2 * 16 * 16 * 4);
   EXPECT_EQ(json["memory"]["bfloat16"]["kv_bytes_per_sequence"], 4 * 2 * 16 * 16 * 2);
+  EXPECT_EQ(json["memory"]["float8"]["kv_bytes_per_sequence"], 4 * 2 * 16 * 16);
+  EXPECT_FALSE(json["memory"]["float8"].contains("weight_bytes"));
 }
 
 TEST_F(InspectModelTest, TextSaysTheSame) {
@@ -79,6 +81,7 @@ TEST_F(InspectModelTest, TextSaysTheSame) {
   ASSERT_EQ(run.code, 0) << run.error;
   EXPECT_THAT(run.out, HasSubstr("  layers 0-0: softmax\n"));
   EXPECT_THAT(run.out, HasSubstr("of 16 tokens, "));
+  EXPECT_THAT(run.out, HasSubstr("  float8: KV 512 bytes a block"));
   EXPECT_THAT(run.out, HasSubstr("  blk.0.attn_k.weight       Q4_1\t[16,32]\n"));
 }
 

@@ -108,8 +108,39 @@ TEST_F(EngineTest, TokensThenOneResult) {
   EXPECT_EQ(sink->results(), 1);
 }
 
-TEST_F(EngineTest, ANaNFailsItsRequestAloneAndLeavesNothing) {
-  Start();
+TEST_F(EngineTest, EightBitPagesTakeAQuarterAndSayWhatTheyAre) {
+  EngineOptions options = Options();
+  Start(options);
+  EXPECT_EQ(engine_->info().kv_dtype, "float32");
+  const int blocks = engine_->info().num_blocks;
+  options.kv_dtype = kernels::DType::kFloat8;
+  Start(options);
+  EXPECT_EQ(engine_->info().dtype, "float32");
+  EXPECT_EQ(engine_->info().kv_dtype, "float8");
+  EXPECT_EQ(engine_->info().num_blocks, 4 * blocks);
+  EXPECT_EQ(engine_->info().kv_bytes, options.kv_memory_bytes);
+  Request request = Greedy(Prompt(100, 1), 20);
+  request.attention = AttentionDetail::kLayers;
+  const auto sink = Run(request);
+  const RequestResult first = sink->Wait();
+  EXPECT_EQ(first.status, absl::OkStatus());
+  EXPECT_GT(first.prompt_attention.layers[0].buckets.back().entropy, 0);
+  // Read from pages that another request left: the same tokens.
+  request.id = Engine::NextRequestId();
+  const auto again = Run(request);
+  EXPECT_GT(again->Wait().cached_tokens, 0);
+  EXPECT_EQ(again->tokens(), sink->tokens());
+  ExpectIdle();
+}
+
+class PagesOf : public EngineTest, public ::testing::WithParamInterface<kernels::DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, PagesOf,
+                         ::testing::Values(kernels::DType::kFloat32, kernels::DType::kFloat8));
+
+TEST_P(PagesOf, ANaNFailsItsRequestAloneAndLeavesNothing) {
+  EngineOptions options = Options();
+  options.kv_dtype = GetParam();
+  Start(options);
   std::vector<std::vector<TokenId>> alone;
   for (uint32_t i = 0; i < 4; ++i) {
     const auto sink = Run(Greedy(Prompt(40, i), 60));

@@ -1,6 +1,6 @@
 """The attention report, end to end: what a client receives against the attention matrices of transformers.
 
-float32 weights, KV and kernels; tests/parity/README.md says how the goldens were made.
+float32 weights, KV and kernels but where a test says so; tests/parity/README.md says how the goldens were made.
 """
 
 import gzip
@@ -50,6 +50,25 @@ class AttentionTest(unittest.TestCase):
         # The generated token's own row sees the prompt and itself.
         (bucket,) = answer.result.generated_attention.layers[0].buckets
         self.assertEqual((bucket.n_min, bucket.rows), (512, 1))
+
+    def test_eight_bit_pages(self):
+        """They have no golden: what they do to the statistics of softmax is small, and they say what they are."""
+        expected = self.golden["policies"]["softmax"]["mean"]["entropy"]
+        with Daemon("--kv-dtype", "float8", "--max-context", "1024", "--kv-memory", "64MiB") as daemon:
+            answer = daemon.generate(ids=self.golden["token_ids"], max_tokens=8, ignore_eos=True,
+                                     attention=pb.ATTENTION_DETAIL_HEADS)
+            model = daemon.stub.GetModel(pb.GetModelRequest(model="smol"))
+            self.assertIn('dtype="float8"', daemon.metrics_text())
+        self.assertEqual((model.dtype, model.kv_dtype), ("bfloat16", "float8"))
+        self.assertEqual(model.num_blocks, (64 << 20) // (30 * 2 * 3 * 64 * 16))
+        self.assertEqual(daemon.event("model loaded")["kv_dtype"], "float8")
+        self.assertEqual(answer.result.usage.completion_tokens, 8)
+        differences = [bucket.entropy - expected[layer.layer][head.head][index]
+                       for layer in answer.result.prompt_attention.layers for head in layer.heads
+                       for index, bucket in enumerate(head.buckets)]
+        print(f"8-bit pages: entropy {sum(differences) / len(differences):+.1e} on average, "
+              f"{max(map(abs, differences)):.1e} at most")
+        self.assertLess(abs(sum(differences) / len(differences)), 0.02)
 
     def test_softmax(self):
         self.compare("softmax")

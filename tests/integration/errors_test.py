@@ -242,6 +242,9 @@ class StartErrorsTest(unittest.TestCase):
         self.check(2, "other", arguments=["--model", model, "--attention", "other=softmax"])
         self.check(2, "12 apples", arguments=["--model", model, "--kv-memory", "12 apples"])
         self.check(2, "float16", arguments=["--model", model, "--dtype", "float16"])
+        self.check(2, "float16", arguments=["--model", model, "--kv-dtype", "float16"])
+        self.check(2, "--kv-dtype", "bfloat16 and float8", arguments=[
+            "--model", model, "--device", "cuda", "--kv-dtype", "float32"])
         self.check(2, "--device cuda", arguments=["--model", model, "--device", "cuda"])
         self.check(2, "nonsense", arguments=[
             "--config", temporary_file(f'model=["{model}"]\nnonsense=1\n', ".toml")])
@@ -249,8 +252,8 @@ class StartErrorsTest(unittest.TestCase):
     def test_help_names_every_flag(self):
         run = acuityd("--help")
         self.assertEqual(run.returncode, 0)
-        for flag in ("--model", "--attention", "--listen", "--metrics-listen", "--dtype", "--device",
-                     "--kv-memory", "--max-queue", "--config", "--drain-seconds"):
+        for flag in ("--model", "--attention", "--listen", "--metrics-listen", "--dtype", "--kv-dtype",
+                     "--device", "--kv-memory", "--max-queue", "--config", "--drain-seconds"):
             self.assertIn(flag, run.stdout)
 
     def test_models(self):

@@ -43,6 +43,19 @@ TEST(ConfigTest, SeveralModelsWithPolicies) {
   EXPECT_EQ(parsed.config->dtype, kernels::DType::kFloat32);
 }
 
+TEST(ConfigTest, KvIsAsTheWeightsUnlessItIsSaid) {
+  const auto kv_dtype = [](std::vector<std::string> flags) {
+    flags.insert(flags.end(), {"--model", "m=/x"});
+    return Parse(flags).config.value().kv_dtype;
+  };
+  EXPECT_EQ(kv_dtype({}), kernels::DType::kBFloat16);
+  EXPECT_EQ(kv_dtype({"--dtype", "float32"}), kernels::DType::kFloat32);
+  EXPECT_EQ(kv_dtype({"--dtype", "float32", "--kv-dtype", "auto"}), kernels::DType::kFloat32);
+  EXPECT_EQ(kv_dtype({"--dtype", "float32", "--kv-dtype", "bfloat16"}), kernels::DType::kBFloat16);
+  EXPECT_EQ(kv_dtype({"--kv-dtype", "float8"}), kernels::DType::kFloat8);
+  EXPECT_EQ(kv_dtype({"--kv-dtype", "float32"}), kernels::DType::kFloat32);
+}
+
 TEST(ConfigTest, Sizes) {
   const std::pair<const char*, int64_t> rows[] = {
       {"1", 1}, {"10B", 10}, {"2KB", 2000}, {"1.5MiB", 1572864}, {"3GB", 3'000'000'000}};
@@ -67,6 +80,8 @@ TEST(ConfigTest, WrongUsageExitsWithTwo) {
       {"--model", "m=/x", "--model", "m=/y"},
       {"--model", "m=/x", "--attention", "n=softmax"},
       {"--model", "m=/x", "--dtype", "int8"},
+      {"--model", "m=/x", "--dtype", "float8"},
+      {"--model", "m=/x", "--kv-dtype", "float16"},
       {"--model", "m=/x", "--block-size", "17"},
       {"--model", "m=/x", "--max-queue", "0"},
       {"--model", "m=/x", "--threads", "-1"},

@@ -153,6 +153,14 @@ TEST(ModelRunnerTest, BFloat16PagesMatchDoublePrecision) {
   ExpectMatchesReference(TinySpec(), 0.05, options);
 }
 
+// The same: such a K or V is sixteen times as rare, and its neighbours as far apart. Without their
+// rounding the difference would be 8.
+TEST(ModelRunnerTest, EightBitPagesMatchDoublePrecision) {
+  ModelOptions options = Float32Options();
+  options.kv_dtype = kernels::DType::kFloat8;
+  ExpectMatchesReference(TinySpec(), 0.2, options);
+}
+
 TEST(ModelRunnerTest, ChunksOfAPromptGiveTheSameBits) {
   const ModelSpec spec = TinySpec();
   const TinyCheckpoint checkpoint(spec, kSeed);
@@ -362,6 +370,8 @@ TEST(ModelRunnerTest, SaysWhatItHolds) {
   EXPECT_GE(runner->weight_bytes(), 67 * 40 * 4);
   EXPECT_EQ(runner->spec().num_layers, 5);
   EXPECT_EQ(runner->options().block_size, 8);
+  options.kv_dtype = kernels::DType::kFloat8;
+  EXPECT_EQ(MakeRunner(checkpoint, options)->bytes_per_block(), bytes_per_block / 2);
 }
 
 absl::Status CreateStatus(const TinyCheckpoint& checkpoint, const ModelSpec& spec,

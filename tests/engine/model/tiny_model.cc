@@ -68,6 +68,9 @@ void RoundTo(kernels::DType dtype, Rows* x) {
       if (dtype == kernels::DType::kBFloat16) {
         v = kernels::BFloat16ToFloat(kernels::FloatToBFloat16(value));
       }
+      if (dtype == kernels::DType::kFloat8) {
+        v = kernels::Float8ToFloat(kernels::FloatToFloat8(value));
+      }
     }
   }
 }

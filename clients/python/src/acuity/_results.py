@@ -147,6 +147,7 @@ class Model:
     chat: bool
     cpu_isa: str
     status: ModelStatus
+    kv_dtype: str
 
 
 class Gatherer:
@@ -191,7 +192,7 @@ def model(m: pb.Model) -> Model:
                          report_from(s.last_attention))
     return Model(m.name, m.architecture, m.display_name, m.stored_type, m.dtype, m.attention_policy, m.num_layers,
                  m.num_heads, m.num_kv_heads, m.head_dim, m.vocab_size, m.max_context, m.parameters, m.weight_bytes,
-                 m.kv_bytes, m.block_size, m.num_blocks, m.chat, m.cpu_isa, status)
+                 m.kv_bytes, m.block_size, m.num_blocks, m.chat, m.cpu_isa, status, m.kv_dtype)
 
 
 def _sample(deltas: list[Delta]) -> Sample:
