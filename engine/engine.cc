@@ -64,7 +64,7 @@ class EngineImpl : public Engine {
     StepPlan plan;
     Batch batch;
     absl::Time begin;
-    absl::Status status;  // of its beginning
+    absl::Status status;  // of its beginning, then of its end
   };
 
   // Engine thread.

@@ -1,4 +1,4 @@
-// The engine's decode steps on a GPU (step_bench_cuda.cc), or their share of the host alone, on a
+// The engine's decode steps on a GPU, or their share of the host alone, on a
 // device that does nothing (step_bench_host.cc): the whole façade, from plan to sink, with 1, 16
 // and 64 requests of the default model (or another GGUF), attention measured or not.
 //   step_bench [--model PATH]       prints JSON; medians of all steps in which every request
@@ -16,7 +16,7 @@
 #include "absl/time/clock.h"
 #include "engine/engine.h"
 #include "kernels/cpu/thread_pool.h"
-#include "tests/bench/step_bench.h"
+#include "tests/engine/gpu/runner_under_test.h"
 
 namespace acuity::engine {
 namespace {
@@ -109,7 +109,7 @@ int Main(const std::string& model) {
   EngineOptions options;
   options.name = "bench";
   options.path = model;
-  options.make_runner = RunnerToMeasure();
+  options.make_runner = RunnerUnderTest();
   options.kv_memory_bytes = int64_t{2} << 30;
   options.max_context = 2048;
   auto engine = Engine::Create(std::move(options), &pool, &times);

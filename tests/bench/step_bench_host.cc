@@ -9,7 +9,8 @@
 
 #include "engine/gpu/gpu_decoder.h"
 #include "kernels/cuda/prim/host_stream.h"
-#include "tests/bench/step_bench.h"
+#include "tests/engine/gpu/forwarding_runner.h"
+#include "tests/engine/gpu/runner_under_test.h"
 
 namespace acuity::engine {
 namespace {
@@ -50,35 +51,25 @@ class IdleDevice final : public Device {
 };
 
 // The decoder on it, with tokens: its memory has none.
-class FixedTokens final : public ModelRunner {
+class FixedTokens final : public ForwardingRunner {
  public:
   explicit FixedTokens(std::unique_ptr<ModelRunner> runner)
-      : runner_(std::move(runner)),
-        tokens_(static_cast<size_t>(runner_->options().max_logit_rows), kToken) {}
+      : ForwardingRunner(std::move(runner)),
+        tokens_(static_cast<size_t>(options().max_logit_rows), kToken) {}
 
-  absl::Status Start(const Batch& batch) override { return runner_->Start(batch); }
   absl::Status Finish(StepOutput* output) override {
-    const absl::Status status = runner_->Finish(output);
+    const absl::Status status = ForwardingRunner::Finish(output);
     output->tokens = std::span(tokens_).first(output->tokens.size());
     return status;
   }
-  void ZeroBlocks(std::span<const int32_t> blocks) override { runner_->ZeroBlocks(blocks); }
-  bool draws() const override { return true; }
-  const ModelSpec& spec() const override { return runner_->spec(); }
-  const ModelOptions& options() const override { return runner_->options(); }
-  int num_blocks() const override { return runner_->num_blocks(); }
-  int64_t bytes_per_block() const override { return runner_->bytes_per_block(); }
-  int64_t weight_bytes() const override { return runner_->weight_bytes(); }
-  std::string device() const override { return runner_->device(); }
 
  private:
-  const std::unique_ptr<ModelRunner> runner_;
   const std::vector<int32_t> tokens_;
 };
 
 }  // namespace
 
-RunnerFactory RunnerToMeasure() {
+RunnerFactory RunnerUnderTest() {
   return [](const Checkpoint& checkpoint, ModelSpec spec, ModelOptions options,
             kernels::ParallelFor parallel) -> absl::StatusOr<std::unique_ptr<ModelRunner>> {
     auto runner = GpuDecoder::Create(std::make_unique<IdleDevice>(), checkpoint, std::move(spec),

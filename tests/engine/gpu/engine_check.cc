@@ -22,7 +22,7 @@
 #include "engine/opened_model.h"
 #include "engine/sample/sampler.h"
 #include "kernels/cpu/thread_pool.h"
-#include "tests/engine/gpu/engine_check.h"
+#include "tests/engine/gpu/runner_under_test.h"
 #include "tests/engine/model/batch_maker.h"
 
 namespace acuity::engine {

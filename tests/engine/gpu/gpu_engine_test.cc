@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "engine/gpu/gpu_decoder.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/engine/gpu/forwarding_runner.h"
 #include "tests/engine/gpu/host_device.h"
 #include "tests/engine/loader/safetensors_builder.h"
 
@@ -40,21 +41,10 @@ testing::Bytes PoisonedLlama() {
 }
 
 // The same decoder, of which only logits are asked: the host draws from them.
-class DrawsNothing final : public ModelRunner {
+class DrawsNothing final : public ForwardingRunner {
  public:
-  explicit DrawsNothing(std::unique_ptr<ModelRunner> runner) : runner_(std::move(runner)) {}
-
-  absl::Status Start(const Batch& batch) override { return runner_->Start(batch); }
-  absl::Status Finish(StepOutput* output) override { return runner_->Finish(output); }
-  void ZeroBlocks(std::span<const int32_t> blocks) override { runner_->ZeroBlocks(blocks); }
-  const ModelSpec& spec() const override { return runner_->spec(); }
-  const ModelOptions& options() const override { return runner_->options(); }
-  int num_blocks() const override { return runner_->num_blocks(); }
-  int64_t bytes_per_block() const override { return runner_->bytes_per_block(); }
-  int64_t weight_bytes() const override { return runner_->weight_bytes(); }
-
- private:
-  const std::unique_ptr<ModelRunner> runner_;
+  using ForwardingRunner::ForwardingRunner;
+  bool draws() const override { return false; }
 };
 
 enum class Machine { kCpu, kGpu, kGpuWithoutDraws };

@@ -1,5 +1,5 @@
 #include "engine/gpu/cuda/cuda.h"
-#include "tests/engine/gpu/engine_check.h"
+#include "tests/engine/gpu/runner_under_test.h"
 
 namespace acuity::engine {
 

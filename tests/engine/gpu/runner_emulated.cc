@@ -1,8 +1,8 @@
 #include <utility>
 
 #include "engine/gpu/gpu_decoder.h"
-#include "tests/engine/gpu/engine_check.h"
 #include "tests/engine/gpu/host_device.h"
+#include "tests/engine/gpu/runner_under_test.h"
 
 namespace acuity::engine {
 

@@ -1,4 +1,5 @@
-// What engine_check.cc compares with the CPU: whoever links it says.
+// What engine_check.cc compares with the CPU and tests/bench/step_bench.cc measures: whoever links
+// them says, with one of runner_*.cc or its own.
 #pragma once
 
 #include "engine/model/model_runner.h"
