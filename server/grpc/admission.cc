@@ -22,7 +22,7 @@ absl::StatusOr<Admission> Admit(const grpc::CallbackServerContext& call,
                                 const ServiceContext& services, const std::string& model,
                                 MakeRequest make) {
   const absl::Time arrival = absl::Now();
-  absl::StatusOr<std::string> tenant = Authenticate(call, *services.auth);
+  absl::StatusOr<std::string> tenant = AcceptCaller(call, *services.auth);
   if (!tenant.ok()) return tenant.status();
   const auto served = services.models->Find(model);
   if (!served.ok()) return served.status();

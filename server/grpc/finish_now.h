@@ -11,12 +11,12 @@
 
 namespace acuity::server {
 
-// Finishes with what `answer` returns, an absl::Status, of an authenticated caller's request.
+// Finishes with what `answer` returns, an absl::Status, of an accepted caller's request.
 template <typename Answer>
 grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context,
                                     const ServiceContext& services, Answer answer) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::StatusOr<std::string> tenant = Authenticate(*context, *services.auth);
+  const absl::StatusOr<std::string> tenant = AcceptCaller(*context, *services.auth);
   reactor->Finish(ToGrpcStatus(tenant.ok() ? answer() : tenant.status()));
   return reactor;
 }

@@ -24,7 +24,9 @@ namespace acuity::server {
 namespace {
 
 constexpr int kMaxMessageBytes = 4 << 20;
-constexpr int kMaxMetadataBytes = 8 << 10;
+// Beyond this gRPC 1.51 ends the connection, and every call on it, not just the one: far above what
+// one caller may send and the others should not suffer for (AcceptCaller refuses those).
+constexpr int kMaxMetadataBytes = 1 << 20;
 constexpr int kMaxStreamsPerConnection = 100;
 constexpr int kMinPingIntervalMs = 10'000;   // clients that ping more often are disconnected
 constexpr int kKeepaliveTimeMs = 60'000;     // a client that is silent for so long is pinged, and

@@ -71,7 +71,7 @@ InferStreamCall* InferStreamCall::Start(grpc::CallbackServerContext* context,
                                         const ServiceContext& services) {
   const std::shared_ptr<InferStreamCall> call(new InferStreamCall(context, services));
   call->Open();
-  const absl::StatusOr<std::string> tenant = Authenticate(*context, *services.auth);
+  const absl::StatusOr<std::string> tenant = AcceptCaller(*context, *services.auth);
   if (tenant.ok()) {
     call->StartRead(&call->read_);
   } else {

@@ -19,10 +19,11 @@ struct ServiceContext {
   TenantLedger* tenants = nullptr;
 };
 
-// The caller's tenant, "" if tokens are not required. Unauthenticated, which says nothing about
-// tokens that would do and is counted, without exactly one `authorization: Bearer TOKEN` that is
-// known.
-absl::StatusOr<std::string> Authenticate(const grpc::ServerContextBase& call,
+// The caller's tenant, "" if tokens are not required. InvalidArgument for headers of over 8 KiB,
+// counted as HTTP/2 does (RFC 7540, 6.5.2) but without those of gRPC's own. Unauthenticated, which
+// says nothing about tokens that would do and is counted, without exactly one
+// `authorization: Bearer TOKEN` that is known.
+absl::StatusOr<std::string> AcceptCaller(const grpc::ServerContextBase& call,
                                          const Authenticator& auth);
 
 }  // namespace acuity::server

@@ -23,10 +23,11 @@ class Refusal final : public grpc::experimental::Interceptor {
     if (methods->QueryInterceptionHookPoint(
             grpc::experimental::InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
       grpc::ServerContextBase* call = info_->server_context();
-      const auto tenant = Authenticate(*call, auth_);
+      const auto tenant = AcceptCaller(*call, auth_);
       if (!tenant.ok()) {
         // Ends the call with this status; the handler finds its stream closed.
-        grpc_call_cancel_with_status(call->c_call(), GRPC_STATUS_UNAUTHENTICATED,
+        grpc_call_cancel_with_status(call->c_call(),
+                                     static_cast<grpc_status_code>(tenant.status().code()),
                                      std::string(tenant.status().message()).c_str(), nullptr);
       }
     }
@@ -39,18 +40,6 @@ class Refusal final : public grpc::experimental::Interceptor {
 };
 
 }  // namespace
-
-absl::StatusOr<std::string> Authenticate(const grpc::ServerContextBase& call,
-                                         const Authenticator& auth) {
-  if (!auth.required()) return std::string();
-  const auto [begin, end] = call.client_metadata().equal_range("authorization");
-  if (begin != end && std::next(begin) == end) {
-    const auto tenant = auth.TenantOf({begin->second.data(), begin->second.size()});
-    if (tenant.has_value()) return *tenant;
-  }
-  auth.CountRefusal();
-  return absl::UnauthenticatedError("a valid bearer token is required");
-}
 
 grpc::experimental::Interceptor* TokenGuard::CreateServerInterceptor(
     grpc::experimental::ServerRpcInfo* info) {
