@@ -60,7 +60,7 @@ ActiveRequest::ActiveRequest(const ModelContext* context, std::shared_ptr<const 
 void ActiveRequest::AskForAttention(const ScheduledSequence& scheduled, int index,
                                     Batch* batch) const {
   const Sequence& sequence = *scheduled.sequence;
-  const int first = scheduled.first_token();
+  const int first = scheduled.first_token;
   const std::vector<kernels::KeySpan>& watch = request_->watch;
   const int end = std::min(first + scheduled.num_tokens, kernels::kMostSummedKeys);
   const int begin = std::max(

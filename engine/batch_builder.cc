@@ -19,7 +19,7 @@ kernels::SampleRow SampleRowOf(const ScheduledSequence& s) {
           .top_p = params.top_p,
           .min_p = params.min_p,
           .seed = s.sequence->seed(),
-          .position = int64_t{s.first_token()} + s.num_tokens};
+          .position = int64_t{s.first_token} + s.num_tokens};
 }
 
 }  // namespace
@@ -50,9 +50,9 @@ void BuildBatch(const StepPlan& plan, int block_size, bool runner_draws, Batch* 
         s.sequence->request->pooling == Pooling::kNone ? batch->logit_rows : batch->hidden_rows;
     const bool drawn = runner_draws && NeedsTokenOnly(s);
     for (int r = 0; r < s.num_tokens; ++r) {
-      const int position = s.first_token() + r;
-      batch->tokens.push_back(s.share_before >= 0
-                                  ? Batch::DrawnBefore(static_cast<size_t>(s.share_before))
+      const int position = s.first_token + r;
+      batch->tokens.push_back(s.sampled_before >= 0
+                                  ? Batch::DrawnBefore(static_cast<size_t>(s.sampled_before))
                                   : s.sequence->tokens[position]);
       batch->positions.push_back(position);
       batch->slots.push_back(static_cast<int64_t>(blocks[position / block_size].value) *
@@ -62,7 +62,7 @@ void BuildBatch(const StepPlan& plan, int block_size, bool runner_draws, Batch* 
     }
     if (drawn) batch->draws.push_back({batch->num_rows() - 1, SampleRowOf(s)});
     batch->qo_indptr.push_back(batch->num_rows());
-    batch->kv_len.push_back(s.first_token() + s.num_tokens);
+    batch->kv_len.push_back(s.first_token + s.num_tokens);
     int32_t* table = batch->block_tables.data() + i * batch->block_table_stride;
     for (size_t b = 0; b < blocks.size(); ++b) table[b] = blocks[b].value;
   }

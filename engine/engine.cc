@@ -352,8 +352,11 @@ void EngineImpl::BeginStep(absl::Time now, Step* step) {
 
 // Only where the device has every token that the next step goes on from.
 bool EngineImpl::BeginNext(absl::Time now) {
-  const size_t size = step_.plan.scheduled.size();
-  if (size == 0 || !step_.status.ok() || step_.batch.draws.size() != size) return false;
+  const std::vector<ScheduledSequence>& scheduled = step_.plan.scheduled;
+  if (!parts_.runner->draws() || scheduled.empty() || !step_.status.ok()) return false;
+  const auto samples =
+      std::count_if(scheduled.begin(), scheduled.end(), [](const auto& s) { return s.samples; });
+  if (samples != static_cast<ptrdiff_t>(step_.batch.draws.size())) return false;
   if (!scheduler_.PlanNext(now, step_.plan, &next_.plan)) return false;
   BeginStep(now, &next_);
   return true;
@@ -418,30 +421,35 @@ void EngineImpl::AddAttention(const StepOutput& output) {
   }
 }
 
+// The first of `rows` from `at` on that is `end` or beyond.
+size_t FirstFrom(const std::vector<int32_t>& rows, size_t at, int end) {
+  while (at < rows.size() && rows[at] < end) ++at;
+  return at;
+}
+
 void EngineImpl::AdvanceAll(const StepOutput& output, absl::Time now) {
   const Batch& batch = step_.batch;
   const int vocab = parts_.runner->spec().vocab_size;
   const size_t hidden = static_cast<size_t>(parts_.runner->spec().hidden_size);
-  size_t logit_row = 0, hidden_row = 0, draw = 0;
+  size_t next_logit = 0, next_hidden = 0, next_draw = 0;
   for (size_t i = 0; i < step_.plan.scheduled.size(); ++i) {
     const ScheduledSequence& scheduled = step_.plan.scheduled[i];
-    const size_t rows = static_cast<size_t>(scheduled.num_tokens - scheduled.first_logit_row);
-    const bool drawn = draw < batch.draws.size() && batch.draws[draw].row < batch.qo_indptr[i + 1];
-    if (scheduled.sequence == nullptr) {
-      drawn ? ++draw : logit_row += rows;
-      continue;
-    }
+    const int end = batch.qo_indptr[i + 1];
+    const size_t logit = std::exchange(next_logit, FirstFrom(batch.logit_rows, next_logit, end));
+    const size_t state = std::exchange(next_hidden, FirstFrom(batch.hidden_rows, next_hidden, end));
+    const bool drawn = next_draw < batch.draws.size() && batch.draws[next_draw].row < end;
+    const size_t draw = drawn ? next_draw++ : next_draw;
+    if (scheduled.sequence == nullptr) continue;
     ActiveRequest& request = Find(*scheduled.sequence);
     if (request.request().pooling != Pooling::kNone) {
-      results_[i] =
-          request.Pool(scheduled, output.hidden.subspan(hidden_row * hidden, rows * hidden));
-      hidden_row += rows;
+      results_[i] = request.Pool(
+          scheduled, output.hidden.subspan(state * hidden, (next_hidden - state) * hidden));
     } else if (drawn) {
-      results_[i] = request.AdvanceDrawn(scheduled, output.tokens[draw++], now);
+      results_[i] = request.AdvanceDrawn(scheduled, output.tokens[draw], now);
     } else {
       results_[i] = request.Advance(
-          scheduled, output.logits.subspan(logit_row * vocab, rows * vocab), vocab, &sampler_, now);
-      logit_row += rows;
+          scheduled, output.logits.subspan(logit * vocab, (next_logit - logit) * vocab), vocab,
+          &sampler_, now);
     }
     if (results_[i].finish == FinishReason::kError) ZeroBlocks(*scheduled.sequence);
   }

@@ -3,74 +3,17 @@
 #include <algorithm>
 #include <map>
 #include <string>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/schedule/entry.h"
 
 namespace acuity::engine {
 namespace {
 
 // How often in a row the first by rank is passed for fairness' sake.
 constexpr int kMaxPassed = 8;
-
-// One tenant with something waiting or running.
-struct Tenant {
-  int64_t served = 0;  // tokens computed for it, those of the present plan included
-};
-
-// What only the scheduler knows of a sequence. Every Sequence that leaves this file is one of
-// these.
-struct Entry : Sequence {
-  absl::Time rank_time;                // arrival, less the priority's head start
-  int final_size = 0;                  // tokens when it ends by length
-  int scored = 0;                      // rows whose logits a scoring sequence has had
-  std::shared_ptr<bool> prompt_ready;  // n > 1: shared by the samples; set when 1.. may start
-  std::shared_ptr<Tenant> tenant;
-  int charged = 0;  // tokens up to here were computed before
-  bool cancelled = false;
-  int planned = 0;  // tokens in plans that are not committed
-
-  // What computing `num_tokens` more costs the tenant.
-  int Cost(int num_tokens) const {
-    return std::max(0, computed + num_tokens - std::max(charged, computed));
-  }
-  // Why it is to end before anything else is computed.
-  FinishReason Due(absl::Time now) const {
-    if (cancelled) return FinishReason::kCancelled;
-    return request->deadline <= now ? FinishReason::kDeadline : FinishReason::kNone;
-  }
-  int remaining() const { return static_cast<int>(tokens.size()) - computed; }
-  bool blocked() const { return sample > 0 && !*prompt_ready; }
-};
-
-using EntryList = std::vector<std::unique_ptr<Entry>>;
-
-bool RanksBefore(const std::unique_ptr<Entry>& a, const std::unique_ptr<Entry>& b) {
-  return std::tie(a->rank_time, a->order) < std::tie(b->rank_time, b->order);
-}
-
-void InsertByRank(std::unique_ptr<Entry> entry, EntryList* list) {
-  const auto at = std::upper_bound(list->begin(), list->end(), entry, RanksBefore);
-  list->insert(at, std::move(entry));
-}
-
-// First row of a chunk of num_tokens whose logits or hidden states are needed; num_tokens: none.
-int FirstLogitRow(const Entry& entry, int num_tokens) {
-  if (!entry.request->needs_every_row()) {
-    return num_tokens == entry.remaining() ? num_tokens - 1 : num_tokens;
-  }
-  const int first = std::max(0, entry.scored - entry.computed);
-  const bool only_last_row =
-      entry.request->score && entry.computed + first >= entry.prompt_size - 1;
-  return only_last_row ? num_tokens : std::min(first, num_tokens);
-}
-
-int LogitRows(const ScheduledSequence& scheduled) {
-  if (scheduled.sequence->request->pooling != Pooling::kNone) return 0;
-  return scheduled.num_tokens - scheduled.first_logit_row;
-}
 
 }  // namespace
 
@@ -83,7 +26,9 @@ struct Scheduler::Impl {
   void Enqueue(std::unique_ptr<Entry> entry);
   std::unique_ptr<Entry> TakeWaiting(size_t index);
 
+  void StartPlan(const StepPlan* before, StepPlan* plan);
   void EndDue(absl::Time now, StepPlan* plan);
+  void Fill(absl::Time now, StepPlan* plan);
   void End(std::unique_ptr<Entry> entry, StepPlan* plan);
   void PlanDecodes(StepPlan* plan);
   void PlanPrompts(StepPlan* plan);
@@ -102,7 +47,7 @@ struct Scheduler::Impl {
   void Unschedule(Entry* entry, StepPlan* plan);
   void PreemptLast(StepPlan* plan);
 
-  bool OnlyGoesOn(absl::Time now, const StepPlan& plan) const;
+  bool CanGoOn(absl::Time now) const;
   void TakeOutFinished(StepPlan* plan);
   void Apply(const ScheduledSequence& scheduled, const StepResult& result);
 
@@ -118,6 +63,7 @@ struct Scheduler::Impl {
   int passed = 0;                      // admissions since the first by rank was admitted
   int tokens_left = 0, rows_left = 0;  // of the present plan's budget
   bool long_planned = false;           // the present plan has a prompt that goes on after it
+  bool behind = false;                 // the present plan's step starts while another runs
   int uncommitted = 0;                 // plans that await Commit; an empty one does not
 };
 
@@ -232,24 +178,65 @@ std::unique_ptr<Entry> Scheduler::Impl::TakeWaiting(size_t index) {
 
 void Scheduler::Plan(absl::Time now, StepPlan* plan) {
   ACUITY_CHECK(impl_->uncommitted == 0);
-  plan->scheduled.clear();
-  plan->ended.clear();
-  plan->preempted = 0;
-  impl_->tokens_left = limits_.max_batch_tokens;
-  impl_->rows_left = limits_.max_logit_rows;
-  impl_->long_planned = false;
-
+  impl_->StartPlan(nullptr, plan);
   impl_->EndDue(now, plan);
-  impl_->PlanDecodes(plan);
-  impl_->PlanPrompts(plan);
-  // What was just preempted must not come straight back for the blocks it gave up.
-  if (plan->preempted == 0) impl_->Admit(now, plan);
-  impl_->TopUp(plan);
-
-  plan->num_tokens = limits_.max_batch_tokens - impl_->tokens_left;
+  impl_->Fill(now, plan);
   const bool empty = plan->scheduled.empty() && plan->ended.empty();
   impl_->uncommitted = empty ? 0 : 1;
   ACUITY_CHECK(!empty || idle());
+}
+
+bool Scheduler::PlanNext(absl::Time now, const StepPlan& running, StepPlan* plan) {
+  ACUITY_CHECK(impl_->uncommitted == 1);
+  impl_->StartPlan(&running, plan);
+  if (impl_->CanGoOn(now)) impl_->Fill(now, plan);
+  impl_->uncommitted += plan->num_tokens > 0;
+  return plan->num_tokens > 0;
+}
+
+// An empty plan: behind `before`, or null.
+void Scheduler::Impl::StartPlan(const StepPlan* before, StepPlan* plan) {
+  plan->scheduled.clear();
+  plan->ended.clear();
+  plan->num_tokens = 0;
+  plan->preempted = 0;
+  tokens_left = limits.max_batch_tokens;
+  rows_left = limits.max_logit_rows;
+  long_planned = false;
+  behind = before != nullptr;
+  for (const auto& entry : running) entry->planned = 0;
+  if (!behind) return;
+  int samples = 0;
+  for (const ScheduledSequence& scheduled : before->scheduled) {
+    const int sample = scheduled.samples ? samples++ : -1;
+    Entry* const entry = static_cast<Entry*>(scheduled.sequence);
+    if (entry == nullptr) continue;
+    entry->pending = scheduled.num_tokens;
+    entry->pending_sample = sample;
+  }
+}
+
+void Scheduler::Impl::Fill(absl::Time now, StepPlan* plan) {
+  PlanDecodes(plan);
+  PlanPrompts(plan);
+  // What was just preempted must not come straight back for the blocks it gave up.
+  if (plan->preempted == 0) Admit(now, plan);
+  TopUp(plan);
+  plan->num_tokens = limits.max_batch_tokens - tokens_left;
+}
+
+// Whether nobody is to be ended, and nobody need be preempted for another to advance.
+bool Scheduler::Impl::CanGoOn(absl::Time now) const {
+  int missing = 0;
+  for (const EntryList* list : {&waiting, &running}) {
+    for (const auto& entry : *list) {
+      if (entry->Due(now) != FinishReason::kNone) return false;
+      if (list == &running && entry->remaining() > 0) {
+        missing += entry->blocks.MissingBlocks(entry->begin() + 1);
+      }
+    }
+  }
+  return missing <= pool->free_blocks();
 }
 
 void Scheduler::Impl::EndDue(absl::Time now, StepPlan* plan) {
@@ -279,7 +266,7 @@ void Scheduler::Impl::PlanDecodes(StepPlan* plan) {
     Entry* const entry = running[i].get();
     if (entry->remaining() != 1) continue;
     // The last one ranks below this one, or is this one: either way it is not in the plan yet.
-    while (entry->state == SequenceState::kRunning && !entry->blocks.Grow(entry->computed + 1)) {
+    while (entry->state == SequenceState::kRunning && !entry->blocks.Grow(entry->begin() + 1)) {
       PreemptLast(plan);
     }
     if (entry->state == SequenceState::kRunning) Schedule(entry, 1, plan);
@@ -289,13 +276,14 @@ void Scheduler::Impl::PlanDecodes(StepPlan* plan) {
 void Scheduler::Impl::PlanPrompts(StepPlan* plan) {
   for (size_t i = 0; i < running.size() && tokens_left > 0; ++i) {
     Entry* const entry = running[i].get();
+    if (entry->planned > 0 || entry->remaining() == 0) continue;
     const int wanted = ChunkSize(*entry, Share(*entry));
-    if (entry->planned > 0 || wanted == 0) continue;
+    if (wanted == 0) continue;
     // Preempts only when stuck: what fits is better than what would have to be recomputed.
-    while (Room(*entry) == 0 && running.back().get() != entry) PreemptLast(plan);
+    while (Room(*entry) == 0 && !behind && running.back().get() != entry) PreemptLast(plan);
     const int chunk = static_cast<int>(std::min<int64_t>(wanted, Room(*entry)));
     if (chunk == 0) continue;  // waits for those that rank before it
-    ACUITY_CHECK(entry->blocks.Grow(entry->computed + chunk));
+    ACUITY_CHECK(entry->blocks.Grow(entry->begin() + chunk));
     Schedule(entry, chunk, plan);
   }
 }
@@ -345,7 +333,7 @@ void Scheduler::Impl::TopUp(StepPlan* plan) {
     if (at != plan->scheduled.end()) DropChunk(*at);
     const int64_t chunk = std::min<int64_t>(ChunkSize(*entry, tokens_left), Room(*entry));
     if (chunk == 0) continue;
-    ACUITY_CHECK(entry->blocks.Grow(entry->computed + static_cast<int>(chunk)));
+    ACUITY_CHECK(entry->blocks.Grow(entry->begin() + static_cast<int>(chunk)));
     const ScheduledSequence more = MakeChunk(entry, static_cast<int>(chunk));
     at == plan->scheduled.end() ? plan->scheduled.push_back(more) : void(*at = more);
   }
@@ -391,7 +379,7 @@ int Scheduler::Impl::ChunkSize(const Entry& entry, int share) const {
 // How many tokens the entry's own blocks and the free ones hold beyond what is computed.
 int64_t Scheduler::Impl::Room(const Entry& entry) const {
   const int64_t blocks = static_cast<int64_t>(entry.blocks.blocks().size());
-  return (blocks + pool->free_blocks()) * pool->block_size() - entry.computed;
+  return (blocks + pool->free_blocks()) * pool->block_size() - entry.begin();
 }
 
 // Blocks that running sequences need to finish their prompts and for one block's worth of output
@@ -399,7 +387,7 @@ int64_t Scheduler::Impl::Room(const Entry& entry) const {
 int Scheduler::Impl::Margin() const {
   int blocks = 0;
   for (const auto& entry : running) {
-    const int64_t size = static_cast<int64_t>(entry->tokens.size()) + pool->block_size();
+    const int64_t size = int64_t{entry->size()} + pool->block_size();
     blocks += entry->blocks.MissingBlocks(std::min<int64_t>(size, entry->final_size));
   }
   return blocks;
@@ -413,7 +401,9 @@ void Scheduler::Impl::Schedule(Entry* entry, int num_tokens, StepPlan* plan) {
 ScheduledSequence Scheduler::Impl::MakeChunk(Entry* entry, int num_tokens) {
   ScheduledSequence scheduled;
   scheduled.sequence = entry;
+  scheduled.first_token = entry->begin();
   scheduled.num_tokens = num_tokens;
+  scheduled.sampled_before = entry->pending_sample;
   scheduled.first_logit_row = FirstLogitRow(*entry, num_tokens);
   scheduled.samples = entry->request->generates() && num_tokens == entry->remaining();
   tokens_left -= num_tokens;
@@ -443,6 +433,7 @@ void Scheduler::Impl::Unschedule(Entry* entry, StepPlan* plan) {
 }
 
 void Scheduler::Impl::PreemptLast(StepPlan* plan) {
+  ACUITY_CHECK(!behind);  // the step that runs may have it
   std::unique_ptr<Entry> entry = std::move(running.back());
   running.pop_back();
   if (entry->planned > 0) Unschedule(entry.get(), plan);
@@ -452,43 +443,6 @@ void Scheduler::Impl::PreemptLast(StepPlan* plan) {
   ++entry->preemptions;
   ++plan->preempted;
   Enqueue(std::move(entry));
-}
-
-bool Scheduler::PlanNext(absl::Time now, const StepPlan& running, StepPlan* plan) {
-  ACUITY_CHECK(impl_->uncommitted == 1);
-  plan->scheduled.clear();
-  plan->ended.clear();
-  plan->preempted = 0;
-  if (!impl_->OnlyGoesOn(now, running)) return false;
-  for (size_t i = 0; i < running.scheduled.size(); ++i) {
-    Entry* const entry = static_cast<Entry*>(running.scheduled[i].sequence);
-    if (entry == nullptr) continue;
-    const int size = static_cast<int>(entry->tokens.size()) + 1;
-    if (size == entry->final_size) continue;
-    // What this took of the pool before it lacked a block, the next Plan finds here.
-    if (!entry->blocks.Grow(size)) return false;
-    plan->scheduled.push_back({entry, 1, 0, true, static_cast<int>(i)});
-  }
-  for (const ScheduledSequence& scheduled : plan->scheduled) {
-    Entry* const entry = static_cast<Entry*>(scheduled.sequence);
-    ++entry->planned;
-    ++entry->tenant->served;
-  }
-  plan->num_tokens = static_cast<int>(plan->scheduled.size());
-  impl_->uncommitted += plan->num_tokens > 0;
-  return plan->num_tokens > 0;
-}
-
-// Whether all there is to do behind `plan` is the next token of its sequences.
-bool Scheduler::Impl::OnlyGoesOn(absl::Time now, const StepPlan& plan) const {
-  const bool room = running.size() < max_running && pool->free_blocks() > Margin();
-  if (room && !waiting.empty()) return false;
-  const auto due = [now](const auto& entry) { return entry->Due(now) != FinishReason::kNone; };
-  if (std::any_of(waiting.begin(), waiting.end(), due)) return false;
-  if (std::any_of(running.begin(), running.end(), due)) return false;
-  const auto samples = [](const auto& s) { return s.sequence != nullptr && s.samples; };
-  return std::count_if(plan.scheduled.begin(), plan.scheduled.end(), samples) ==
-         static_cast<ptrdiff_t>(running.size());
 }
 
 // --- Commit ------------------------------------------------------------------------------------
@@ -507,18 +461,20 @@ void Scheduler::Commit(const StepPlan& plan, std::span<const StepResult> results
 
 void Scheduler::Impl::TakeOutFinished(StepPlan* plan) {
   for (ScheduledSequence& scheduled : plan->scheduled) {
-    scheduled.share_before = -1;
-    if (scheduled.sequence->state != SequenceState::kFinished) continue;
-    --static_cast<Entry*>(scheduled.sequence)->tenant->served;
+    scheduled.sampled_before = -1;
+    Entry* const entry = static_cast<Entry*>(scheduled.sequence);
+    if (entry->state != SequenceState::kFinished) continue;
+    entry->tenant->served -= entry->Cost(scheduled.num_tokens);
     scheduled.sequence = nullptr;
-    --plan->num_tokens;
+    plan->num_tokens -= scheduled.num_tokens;
   }
 }
 
 void Scheduler::Impl::Apply(const ScheduledSequence& scheduled, const StepResult& result) {
   Entry& entry = *static_cast<Entry*>(scheduled.sequence);
-  ACUITY_CHECK(entry.planned >= scheduled.num_tokens && scheduled.share_before < 0);
-  entry.planned -= scheduled.num_tokens;
+  ACUITY_CHECK(scheduled.first_token == entry.computed && scheduled.sampled_before < 0);
+  entry.pending = 0;
+  entry.pending_sample = -1;
   entry.computed += scheduled.num_tokens;
   entry.charged = std::max(entry.charged, entry.computed);
   entry.scored = std::max(entry.scored, entry.computed);
@@ -575,7 +531,8 @@ void Scheduler::CheckInvariants() const {
       const bool waits = list == &impl_->waiting;
       ACUITY_CHECK(entry->state == (waits ? SequenceState::kWaiting : SequenceState::kRunning));
       ACUITY_CHECK(!waits || (entry->computed == 0 && entry->blocks.blocks().empty()));
-      ACUITY_CHECK(entry->blocks.MissingBlocks(entry->computed) == 0 && entry->remaining() > 0);
+      ACUITY_CHECK(entry->blocks.MissingBlocks(entry->computed) == 0);
+      ACUITY_CHECK(entry->computed < static_cast<int>(entry->tokens.size()));
       for (const BlockId block : entry->blocks.blocks()) ++references[block.value];
       if (waits) waiting_tokens += entry->prompt_size;
     }

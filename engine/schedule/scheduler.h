@@ -30,10 +30,11 @@
 // sees to that), so every step advances it: no deadlock and no livelock. Admission itself never
 // preempts.
 //
-// The next step. While a step runs, its results unknown, the one behind it can be planned if those
-// cannot matter (PlanNext): everything that runs goes on by one token each. A sequence that ends
-// with the running step all the same, by what its token says, is taken out of the next one by
-// Commit; what is computed of it there is lost.
+// The next step. While a step runs, its results unknown, the one behind it can be planned as if
+// they were there (PlanNext): who is brought to a token goes on from it, whatever it is; prompts go
+// on; who waits may enter. Nobody is preempted, and whose last token is on its way is left out. A
+// sequence that ends with the running step all the same, by what its token says, is taken out of
+// the next one by Commit; what is computed of it there is lost.
 //
 // Scoring. Log-probability of prompt token t comes from row t - 1, and rows found in the prefix
 // cache have no logits: so a scoring sequence takes nothing from the cache but, when preempted,
@@ -73,20 +74,19 @@ struct SchedulerLimits {
 // One sequence's share of a step. Pointers are valid until Commit.
 struct ScheduledSequence {
   Sequence* sequence = nullptr;  // null: it ended with the step before
-  int num_tokens = 0;            // tokens[first_token(), first_token() + num_tokens)
+  int first_token = 0;           // of the sequence's tokens
+  int num_tokens = 0;
   // Logits (of an embedding: hidden states) are needed for the chunk's rows [first_logit_row,
   // num_tokens); none: == num_tokens. A scoring chunk that holds the prompt's last token may end in
   // a row that predicts nothing.
   int first_logit_row = 0;
   bool samples = false;  // the last row's logits yield the next token
-  // While the step before runs: its share there, whose token is this one's. Else -1.
-  int share_before = -1;
+  // While the step before runs, if its token is this one's first: which of those sampled there, in
+  // the plan's order. Else -1.
+  int sampled_before = -1;
 
-  int first_token() const {
-    return share_before >= 0 ? static_cast<int>(sequence->tokens.size()) : sequence->computed;
-  }
   // Tokens of output before the one to be sampled.
-  int num_output() const { return sequence->num_output() + (share_before >= 0 ? 1 : 0); }
+  int num_output() const { return sequence->num_output() + (sampled_before >= 0 ? 1 : 0); }
 };
 
 struct StepPlan {
@@ -126,11 +126,10 @@ class Scheduler {
   // `plan` is cleared and filled; vectors keep their capacity. Commit must follow, but if the plan
   // is empty it may be left out.
   void Plan(absl::Time now, StepPlan* plan);
-  // Plans the step behind one that is not committed: a token each of the sequences of `running`
-  // that it does not bring to max_tokens, in its order. False, and nothing is planned, if what to
-  // do next depends on its results or is more than that: a sequence runs that it does not bring to
-  // a token, one waits that could enter, somebody is cancelled or past the deadline, blocks lack,
-  // or all sequences end. REQUIRES that `running` is the last plan, and the only one not committed.
+  // Plans the step behind `running`, as Plan would if nobody ended with it but by length. False,
+  // and nothing is planned, if that is more than to go on and let enter: somebody is cancelled or
+  // past the deadline, or not everybody who runs has a block for his next token. Or if there is
+  // nothing to do. REQUIRES that `running` is the last plan, and the only one not committed.
   bool PlanNext(absl::Time now, const StepPlan& running, StepPlan* plan);
   // Applies a step: advances, appends tokens, publishes full blocks, retires what finished or
   // ended, and takes it out of `next`, the plan that PlanNext made behind this one, or null.

@@ -9,7 +9,7 @@
 
 #include "engine/gpu/gpu_decoder.h"
 #include "kernels/cuda/prim/host_stream.h"
-#include "tests/engine/gpu/forwarding_runner.h"
+#include "tests/engine/forwarding_runner.h"
 #include "tests/engine/gpu/runner_under_test.h"
 
 namespace acuity::engine {

@@ -13,7 +13,7 @@
 #include "engine/engine.h"
 #include "engine/gpu/gpu_decoder.h"
 #include "tests/engine/engine_fixture.h"
-#include "tests/engine/gpu/forwarding_runner.h"
+#include "tests/engine/forwarding_runner.h"
 #include "tests/engine/gpu/host_device.h"
 #include "tests/engine/loader/safetensors_builder.h"
 
