@@ -72,12 +72,12 @@ class Recorder : public EventSink {
 
   void WaitForTokens(int count) {
     std::unique_lock lock(mutex_);
-    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60),
+    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::minutes(5),
                                   [&] { return heard_ >= count || results_ > 0; }));
   }
   RequestResult Wait() {
     std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [&] { return results_ > 0; }));
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::minutes(5), [&] { return results_ > 0; }));
     return result_;
   }
   // One sample after the other.

@@ -42,14 +42,19 @@ class DrawsLate final : public ForwardingRunner {
   absl::Status Start(const Batch& batch) override {
     EXPECT_LT(begun_.size(), 2u);
     overlaps_ += !begun_.empty();
-    begun_.push_back({batch, std::exchange(zeroed_, {})});
+    Begun& begun = begun_.emplace_back(Begun{batch, {}, std::exchange(zeroed_, {})});
+    for (kernels::WatchedRow& row : begun.batch.watched) {  // the batch's, which may go
+      begun.spans.emplace_back(row.spans, row.spans + row.num_spans);
+      row.spans = begun.spans.back().data();
+    }
     return absl::OkStatus();
   }
 
   absl::Status Finish(StepOutput* output) override {
-    const Batch asked = std::move(begun_.front().batch);
-    ForwardingRunner::ZeroBlocks(begun_.front().zeroed);
+    const Begun begun = std::move(begun_.front());
     begun_.pop_front();
+    const Batch& asked = begun.batch;
+    ForwardingRunner::ZeroBlocks(begun.zeroed);
     if (faults_ && ++steps_ % 8 == 0) {
       drawn_.assign(asked.draws.size(), 0);
       return absl::InternalError("a fault");
@@ -86,6 +91,7 @@ class DrawsLate final : public ForwardingRunner {
  private:
   struct Begun {
     Batch batch;
+    std::vector<std::vector<kernels::KeySpan>> spans;
     std::vector<int32_t> zeroed;
   };
   absl::Status Step(const Batch& batch, StepOutput* output) {
