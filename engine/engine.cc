@@ -502,6 +502,7 @@ void EngineImpl::PublishGauges() {
   gauges_.computed_tokens = computed_tokens_;
   gauges_.generated_tokens = generated_tokens_;
   gauges_.last_progress = absl::Now();
+  gauges_.saturated_values = parts_.runner->saturated_values();
   gauges_.health = parts_.runner->health();
   waiting_tokens_ = scheduler_.waiting_tokens();
   working_ = !scheduler_.idle();

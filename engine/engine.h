@@ -131,6 +131,7 @@ struct EngineGauges {
   int held_blocks = 0, num_blocks = 0;
   int64_t computed_tokens = 0, generated_tokens = 0;  // since the start
   absl::Time last_progress;        // of the last step, or of the last moment without work
+  int64_t saturated_values = 0;    // ModelRunner::saturated_values
   absl::Status health;             // ModelRunner::health
   AttentionReport last_attention;  // summary of the last prompt that was measured
 };

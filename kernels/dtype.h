@@ -69,6 +69,12 @@ constexpr float Float8ToFloat(uint8_t bits) {
   return sign != 0 ? -value : value;
 }
 
+// Whether a number is further beyond 448 than rounding takes it.
+constexpr bool SaturatesFloat8(float value) {
+  const uint32_t magnitude = std::bit_cast<uint32_t>(value) & 0x7fffffffu;
+  return magnitude > 0x43e80000u && magnitude < 0x7f800000u;  // 464, infinity
+}
+
 // Rounds to nearest, ties to even; too large becomes 448. NaN stays NaN, and so that nothing broken
 // looks sound, infinity becomes NaN.
 constexpr uint8_t FloatToFloat8(float value) {

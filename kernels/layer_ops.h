@@ -80,6 +80,9 @@ struct RopeAppendParams {
   const int64_t* slots = nullptr;
   void* k_pages = nullptr;  // [pages, num_kv_heads, block_size, head_dim] of kv_dtype
   void* v_pages = nullptr;
+  // With kFloat8 pages: increased by how many keys' and values' elements SaturatesFloat8. Null:
+  // nobody counts.
+  uint64_t* saturated = nullptr;
 };
 void RopeAppend(const RopeAppendParams& params, const ParallelFor& parallel);
 

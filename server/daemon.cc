@@ -7,6 +7,8 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -102,6 +104,8 @@ class Daemon {
   void ReloadSecrets(bool all);
   // "", or what keeps a model from being served.
   std::string Ailment() const;
+  // Once a model.
+  void WarnOfSaturation();
 
   const DaemonConfig& config_;
   kernels::ThreadPool pool_;
@@ -109,6 +113,7 @@ class Daemon {
   std::vector<std::unique_ptr<LoggingObserver>> loggers_;
   std::vector<std::unique_ptr<RequestTotals>> totals_;
   ModelTable models_;
+  std::set<std::string> saturated_;  // models that were warned of
   std::unique_ptr<Authenticator> auth_ = std::make_unique<Authenticator>();
   std::unique_ptr<TlsCredentials> tls_;  // null: plaintext
   FileWatch token_file_{{}}, tls_files_{{}};
@@ -220,6 +225,15 @@ std::string Daemon::Ailment() const {
   return "";
 }
 
+void Daemon::WarnOfSaturation() {
+  for (const auto& [name, model] : models_.all()) {
+    const int64_t values = model.engine->gauges().saturated_values;
+    if (values == 0 || !saturated_.insert(name).second) continue;
+    Log(LogLevel::kWarn, "keys or values beyond 448 do not fit the 8-bit KV cache",
+        {{"model", name}, {"values", values}});
+  }
+}
+
 void Daemon::ServeUntilSignal() {
   sigset_t signals = StopSignals();
   sigaddset(&signals, SIGHUP);
@@ -229,6 +243,7 @@ void Daemon::ServeUntilSignal() {
     const int signal = sigtimedwait(&signals, nullptr, &period);
     if (signal == SIGTERM || signal == SIGINT) return;
     ReloadSecrets(signal == SIGHUP);
+    WarnOfSaturation();
     const std::string ailment = Ailment();
     const bool healthy = ailment.empty();
     if (healthy == serving) continue;

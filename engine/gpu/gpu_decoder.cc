@@ -183,6 +183,12 @@ absl::Status GpuDecoder::AllocatePages() {
                           device_->AllocatePinned("the KV cache's table", pool_bytes));
   std::memcpy(pinned.As<void>(), pools.data(), static_cast<size_t>(pool_bytes));
   ACUITY_RETURN_IF_ERROR(device_->CopyToDevice(pools_.As<void>(), pinned.As<void>(), pool_bytes));
+  ACUITY_RETURN_IF_ERROR(device_->Synchronise());
+  if (options_.kv_dtype != kernels::DType::kFloat8) return absl::OkStatus();
+  ACUITY_ASSIGN_OR_RETURN(saturated_, device_->Allocate("a counter", sizeof(uint64_t)));
+  std::memset(pinned.As<void>(), 0, sizeof(uint64_t));
+  ACUITY_RETURN_IF_ERROR(
+      device_->CopyToDevice(saturated_.As<void>(), pinned.As<void>(), sizeof(uint64_t)));
   return device_->Synchronise();
 }
 
@@ -312,6 +318,7 @@ void GpuDecoder::Attend(int layer, const StepShape& shape) {
   append.slots = Input<int64_t>(at.slots);
   append.k_pages = KPages(layer);
   append.v_pages = VPages(layer);
+  append.saturated = saturated_.As<uint64_t>();
   Check(kernels::cuda::QkvAppend(append, device_->stream()));
 
   const LayerSpec& spec = spec_.layers[static_cast<size_t>(layer)];

@@ -43,6 +43,7 @@ class GpuDecoder final : public ModelRunner {
   int64_t bytes_per_block() const override { return bytes_per_block_; }
   int64_t weight_bytes() const override { return weights_.storage.bytes(); }
   std::string device() const override { return device_->name(); }
+  int64_t saturated_values() const override { return saturated_values_; }
   absl::Status health() const override { return device_->health(); }
 
   // Steps that replayed a graph, and why there will be none any more (OK: there may be).
@@ -66,7 +67,7 @@ class GpuDecoder final : public ModelRunner {
     StepInputs inputs;
     DeviceMemory pinned_inputs, pinned_outputs;  // grow
     // Of the outputs, behind the logits.
-    int64_t tokens_at = 0, sums_at = 0, masses_at = 0, hidden_at = 0;
+    int64_t tokens_at = 0, sums_at = 0, masses_at = 0, saturated_at = 0, hidden_at = 0;
     size_t logits = 0, tokens = 0;  // how many of them are wanted
     std::vector<int32_t> zeroed_blocks;
     absl::Status status;                          // of what was waited for before Finish was called
@@ -88,7 +89,7 @@ class GpuDecoder final : public ModelRunner {
   // Copies back what the step's output needs, and points `output` to it.
   absl::Status ReadBack(const Batch& batch, Slot* slot);
   absl::Status ReadBackLogits(const Batch& batch, const Slot& slot);
-  void Deliver(Slot* slot, StepOutput* output) const;
+  void Deliver(Slot* slot, StepOutput* output);
   static int MarkOf(int64_t step) { return static_cast<int>(step % Device::kMarks); }
   Slot& At(int64_t step) { return slots_[static_cast<size_t>(MarkOf(step))]; }
   absl::Status EnqueueOrReplay(const StepShape& shape);
@@ -156,6 +157,7 @@ class GpuDecoder final : public ModelRunner {
   DeviceMemory pages_;  // [num_layers, {K, V}, num_blocks, num_kv_heads, block_size, head_dim]
   DeviceMemory pools_;  // [num_layers, {K, V}] where each begins
   std::vector<int32_t> zeroed_blocks_;  // by the next step, distinct
+  int64_t saturated_values_ = 0;        // of the steps that are finished
 
   // On the device; rows are max_batch_tokens.
   DeviceMemory residual_, kept_residual_;  // [rows, hidden] float32
@@ -164,11 +166,12 @@ class GpuDecoder final : public ModelRunner {
   DeviceMemory qkv_;                       // [rows, qkv_width]
   DeviceMemory queries_, attention_;       // [rows, query_width] float32
   DeviceMemory rounded_attention_, kept_attention_;  // [rows, query_width]
-  DeviceMemory gate_up_;  // [rows, ffn], twice that with a gate; of experts [slots, ...]
-  DeviceMemory hidden_;   // [rows, ffn]; of experts [slots, ffn]
-  DeviceMemory logits_;   // [max_logit_rows, vocab] float32
-  DeviceMemory tokens_;   // [max_logit_rows] drawn from the last of the step's logits
-  DeviceMemory stats_;    // [num_layers, rows, heads] RowStats
+  DeviceMemory gate_up_;    // [rows, ffn], twice that with a gate; of experts [slots, ...]
+  DeviceMemory hidden_;     // [rows, ffn]; of experts [slots, ffn]
+  DeviceMemory logits_;     // [max_logit_rows, vocab] float32
+  DeviceMemory tokens_;     // [max_logit_rows] drawn from the last of the step's logits
+  DeviceMemory stats_;      // [num_layers, rows, heads] RowStats
+  DeviceMemory saturated_;  // [1] uint64, with 8-bit pages only
   // With experts only, as kernels/cuda/experts.h has them; slots are rows * experts per token.
   DeviceMemory router_logits_, chosen_, choice_weights_, choice_slots_, slot_rows_, slot_begin_;
   DeviceMemory gathered_, routed_;  // [slots, hidden]

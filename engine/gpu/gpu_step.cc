@@ -108,7 +108,8 @@ absl::Status GpuDecoder::Reserve(Slot* slot) {
   slot->tokens_at = Aligned(int64_t{shape.logit_rows} * spec_.vocab_size * kFloat);
   slot->sums_at = slot->tokens_at + Aligned(shape.draws * kInt);
   slot->masses_at = slot->sums_at + Aligned(sum_bytes);
-  slot->hidden_at = slot->masses_at + Aligned(mass_bytes(shape));
+  slot->saturated_at = slot->masses_at + Aligned(mass_bytes(shape));
+  slot->hidden_at = slot->saturated_at + Aligned(saturated_.bytes());
   const int64_t output_bytes =
       slot->hidden_at + int64_t{shape.hidden_rows} * spec_.hidden_size * kHalf;
   ACUITY_RETURN_IF_ERROR(Grow(input_bytes, false, &inputs_));
@@ -132,6 +133,7 @@ absl::Status GpuDecoder::ReadBack(const Batch& batch, Slot* slot) {
   ACUITY_RETURN_IF_ERROR(copy(slot->sums_at, sums_.As<void>(),
                               shape.sums * static_cast<int64_t>(sizeof(kernels::RowSums))));
   ACUITY_RETURN_IF_ERROR(copy(slot->masses_at, masses_.As<void>(), mass_bytes(shape)));
+  ACUITY_RETURN_IF_ERROR(copy(slot->saturated_at, saturated_.As<void>(), saturated_.bytes()));
   const int64_t row_bytes = spec_.hidden_size * kHalf;
   return copy(slot->hidden_at, normed_.As<std::byte>() + shape.logit_rows * row_bytes,
               shape.hidden_rows * row_bytes);
@@ -158,7 +160,7 @@ absl::Status GpuDecoder::ReadBackLogits(const Batch& batch, const Slot& slot) {
   return absl::OkStatus();
 }
 
-void GpuDecoder::Deliver(Slot* slot, StepOutput* output) const {
+void GpuDecoder::Deliver(Slot* slot, StepOutput* output) {
   const StepShape& shape = slot->inputs.shape();
   if (shape.rows == 0) return;
   auto* from = slot->pinned_outputs.As<std::byte>();
@@ -176,6 +178,9 @@ void GpuDecoder::Deliver(Slot* slot, StepOutput* output) const {
     std::transform(masses, masses + slot->span_mass.size(), slot->span_mass.begin(),
                    kernels::cuda::MassOf);
     output->span_mass = slot->span_mass;
+  }
+  if (saturated_.bytes() > 0) {
+    saturated_values_ = *reinterpret_cast<const int64_t*>(from + slot->saturated_at);
   }
   const auto* hidden = reinterpret_cast<const uint16_t*>(from + slot->hidden_at);
   slot->hidden_states.resize(static_cast<size_t>(shape.hidden_rows) * spec_.hidden_size);

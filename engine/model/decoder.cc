@@ -229,6 +229,7 @@ void Decoder::Attend(int layer, const Batch& batch) {
   append.slots = batch.slots.data();
   append.k_pages = KPages(layer);
   append.v_pages = VPages(layer);
+  append.saturated = &saturated_values_;
   kernels::RopeAppend(append, parallel_);
 
   kernels::AttentionParams params;

@@ -28,6 +28,7 @@ class Decoder final : public ModelRunner {
   int num_blocks() const override { return num_blocks_; }
   int64_t bytes_per_block() const override { return bytes_per_block_; }
   int64_t weight_bytes() const override { return weights_.bytes(); }
+  int64_t saturated_values() const override { return static_cast<int64_t>(saturated_values_); }
 
  private:
   // The split of one step's attention, shared by the layers with the same window.
@@ -91,6 +92,7 @@ class Decoder final : public ModelRunner {
 
   int num_blocks_ = 0;
   int64_t bytes_per_block_ = 0;
+  uint64_t saturated_values_ = 0;  // since the start
   Memory pages_;  // [num_layers, {K, V}, num_blocks, num_kv_heads, block_size, head_dim]
 
   std::vector<int32_t> kept_rows_;  // logit_rows and hidden_rows of the step, ascending

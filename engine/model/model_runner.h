@@ -120,6 +120,9 @@ class ModelRunner {
   virtual std::string device() const { return "cpu"; }
   // Not OK once the machine below is lost: why. Every later step fails with it. By the thread that
   // calls Start.
+  // Elements of keys and values, since the start and to the last Finish, that 8-bit pages hold as
+  // 448 because they are beyond it (kernels::SaturatesFloat8).
+  virtual int64_t saturated_values() const { return 0; }
   virtual absl::Status health() const { return absl::OkStatus(); }
 };
 

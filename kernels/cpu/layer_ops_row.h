@@ -149,6 +149,12 @@ inline void RoundHead(const float* values, int64_t dim, T* out) {
   __builtin_memcpy(out + i, rounded, static_cast<size_t>(dim - i) * sizeof(T));
 }
 
+int64_t CountSaturated(const float* values, int64_t count) {
+  int64_t saturated = 0;
+  for (int64_t i = 0; i < count; ++i) saturated += SaturatesFloat8(values[i]);
+  return saturated;
+}
+
 // Writes one head's values to its place in the pages, as kv_dtype.
 void AppendHead(const float* values, DType dtype, int64_t dim, int64_t offset, void* pages) {
   if (dtype == DType::kFloat32) {
@@ -176,6 +182,11 @@ void RopeAppendRow(const RopeAppendParams& params, int64_t row) {
     const int64_t offset = token * shape.head_dim;
     AppendHead(k + h * shape.head_dim, shape.kv_dtype, shape.head_dim, offset, params.k_pages);
     AppendHead(v + h * shape.head_dim, shape.kv_dtype, shape.head_dim, offset, params.v_pages);
+  }
+  if (shape.kv_dtype != DType::kFloat8 || params.saturated == nullptr) return;
+  const int64_t saturated = CountSaturated(k, 2 * int64_t{shape.num_kv_heads} * shape.head_dim);
+  if (saturated > 0) {
+    __atomic_fetch_add(params.saturated, static_cast<uint64_t>(saturated), __ATOMIC_RELAXED);
   }
 }
 

@@ -93,6 +93,9 @@ struct QkvAppendParams {
                                        // padding row, not appended
   void* k_pages = nullptr;             // [pages, num_kv_heads, block_size, head_dim]; aligned to 16
   void* v_pages = nullptr;
+  // With kFloat8 pages: increased by how many keys' and values' elements SaturatesFloat8; on the
+  // device. Null: nobody counts.
+  uint64_t* saturated = nullptr;
 };
 [[nodiscard]] const char* QkvAppend(const QkvAppendParams& params, void* stream);
 

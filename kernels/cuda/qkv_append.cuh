@@ -103,11 +103,13 @@ struct QkvAppendKernel {
   ACUITY_DEVICE static void StoreToPage(const QkvAppendParams& p, void* pages, int64_t at,
                                         const Chunk& x) {
     if (p.shape.kv_dtype != DType::kFloat8) return StoreChunk<kType>(pages, at, kChunk, true, x);
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, saturated = 0;
     ACUITY_UNROLL for (int i = 0; i < kChunk; ++i) {
       bytes |= uint64_t{FloatToFloat8(x.value[i])} << 8 * i;
+      saturated += SaturatesFloat8(x.value[i]);
     }
     *reinterpret_cast<uint64_t*>(static_cast<char*>(pages) + at) = bytes;
+    if (saturated > 0 && p.saturated != nullptr) prim::AtomicAdd(p.saturated, saturated);
   }
 
   // Over heads [first_head, first_head + heads) of the block's row; in every thread. `scratch` has

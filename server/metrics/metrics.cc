@@ -24,11 +24,15 @@ prometheus::MetricFamily GaugeFamily(const char* name, const char* help) {
   return {name, help, prometheus::MetricType::Gauge, {}};
 }
 
+prometheus::MetricFamily CounterFamily(const char* name, const char* help) {
+  return {name, help, prometheus::MetricType::Counter, {}};
+}
+
 void Append(prometheus::MetricFamily& family, std::vector<prometheus::ClientMetric::Label> labels,
             double value) {
   prometheus::ClientMetric metric;
   metric.label = std::move(labels);
-  metric.gauge.value = value;
+  metric.gauge.value = metric.counter.value = value;  // the family's type says which is read
   family.metric.push_back(std::move(metric));
 }
 
@@ -51,6 +55,9 @@ class EngineWatcher {
                                    "Share of KV blocks held by live sequences, 0 to 1");
     auto blocks = GaugeFamily("acuity_kv_cache_blocks_held", "KV blocks held by live sequences");
     auto cache = GaugeFamily("acuity_kv_cache_info", "1; the KV cache's shape is in the labels");
+    auto saturated = CounterFamily(
+        "acuity_kv_saturated_values_total",
+        "Elements of keys and values beyond what an 8-bit KV cache holds, stored as 448");
     auto info = GaugeFamily("acuity_model_info", "1; what is served is in the labels");
     auto load = GaugeFamily("acuity_model_load_seconds", "How long the model took to load");
     std::lock_guard lock(mutex_);
@@ -67,6 +74,7 @@ class EngineWatcher {
               {"block_size", absl::StrCat(m.block_size)},
               {"num_blocks", absl::StrCat(m.num_blocks)}},
              1);
+      Append(saturated, {{"model", name}}, static_cast<double>(g.saturated_values));
       Append(info,
              {{"model", name},
               {"architecture", m.architecture},
@@ -77,7 +85,7 @@ class EngineWatcher {
              1);
       Append(load, {{"model", name}}, m.load_seconds);
     }
-    return {waiting, running, utilization, blocks, cache, info, load};
+    return {waiting, running, utilization, blocks, cache, saturated, info, load};
   }
 
   // The attention page's data.

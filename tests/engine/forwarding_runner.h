@@ -24,6 +24,7 @@ class ForwardingRunner : public ModelRunner {
   int64_t bytes_per_block() const override { return runner_->bytes_per_block(); }
   int64_t weight_bytes() const override { return runner_->weight_bytes(); }
   std::string device() const override { return runner_->device(); }
+  int64_t saturated_values() const override { return runner_->saturated_values(); }
   absl::Status health() const override { return runner_->health(); }
 
  private:

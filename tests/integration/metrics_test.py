@@ -1,14 +1,20 @@
 """/metrics: valid, documented row by row, true to what ran, and not to be blocked by a half-open scraper."""
 
 import gzip
+import json
+import pathlib
 import re
+import shutil
 import socket
+import struct
 import subprocess
+import tempfile
 import time
 import unittest
 import urllib.request
 
 import grpc
+import numpy as np
 
 from harness import ROOT, Daemon, long_text, pb
 
@@ -94,6 +100,42 @@ class MetricsTest(unittest.TestCase):
         self.assertLess(time.time() - start, 5)
         for connection in idle:
             connection.close()
+
+
+def needle_of_large_values(folder):
+    """The twin softmax-4 whose keys and values are a thousand times what they were."""
+    shutil.copytree(ROOT / "models/needle/weights/softmax-4", folder, dirs_exist_ok=True)
+    path = pathlib.Path(folder, "model.safetensors")
+    data = bytearray(path.read_bytes())
+    (size,) = struct.unpack("<Q", data[:8])
+    for name, tensor in json.loads(data[8:8 + size]).items():
+        if "qkv_proj" in name:
+            begin, end = (8 + size + offset for offset in tensor["data_offsets"])
+            data[begin:end] = (np.frombuffer(data[begin:end], np.float32) * 1000).tobytes()
+    path.write_bytes(data)
+
+
+class SaturationTest(unittest.TestCase):
+    """What an 8-bit KV cache cannot hold is counted, and the log says so once."""
+
+    def saturated(self, path):
+        with Daemon("--kv-dtype", "float8", model="m", path=path) as daemon:
+            for _ in range(2):
+                daemon.generate("box 7 is red, box 2 is blue", max_tokens=4, ignore_eos=True)
+            end = time.time() + 20
+            told = lambda: [line for line in daemon.log if "8-bit KV cache" in str(line.get("event"))]
+            values = daemon.metric("acuity_kv_saturated_values_total", model="m")
+            while values > 0 and not told() and time.time() < end:
+                time.sleep(0.05)
+            return values, told()
+
+    def test_it_is_told(self):
+        with tempfile.TemporaryDirectory() as folder:
+            needle_of_large_values(folder)
+            values, told = self.saturated(folder)
+        self.assertGreater(values, 1000)
+        self.assertEqual([line["model"] for line in told], ["m"])
+        self.assertEqual(self.saturated(ROOT / "models/needle/weights/softmax-4"), (0, []))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,12 @@ TEST(DTypeTest, Float8SaturatesAndShowsWhatIsBroken) {
   EXPECT_EQ(FloatToFloat8(-std::numeric_limits<float>::max()), 0xfe);
   EXPECT_TRUE(std::isnan(Float8ToFloat(FloatToFloat8(kInfinity))));
   EXPECT_TRUE(std::isnan(Float8ToFloat(FloatToFloat8(-kInfinity))));
+  for (const float held : {0.0f, -448.0f, 464.0f, kInfinity, -std::nanf("")}) {
+    EXPECT_FALSE(SaturatesFloat8(held)) << held;
+  }
+  for (const float beyond : {std::nextafter(464.0f, 465.0f), -480.0f, 3e38f}) {
+    EXPECT_TRUE(SaturatesFloat8(beyond)) << beyond;
+  }
 }
 
 }  // namespace

@@ -392,7 +392,7 @@ TEST(RopeAppendTest, EightBitPagesSaturateAndShowWhatIsBroken) {
   const AttentionShape shape{1, 1, 22, 1, DType::kFloat8};  // vectors and a tail
   std::vector<float> qkv(3 * 22, 1.0f);
   for (int part : {1, 2}) {
-    for (int i : {0, 21}) qkv[part * 22 + i] = 449 + static_cast<float>(i);
+    for (int i : {0, 21}) qkv[part * 22 + i] = 449 + static_cast<float>(i);  // 470 saturates
     for (int i : {1, 20}) qkv[part * 22 + i] = -1e30f;
     for (int i : {2, 19}) qkv[part * 22 + i] = kInfinity;
     qkv[part * 22 + 3] = std::nanf("");
@@ -401,8 +401,10 @@ TEST(RopeAppendTest, EightBitPagesSaturateAndShowWhatIsBroken) {
   const int64_t slot = 0;
   for (Isa isa : Isas()) {
     std::vector<uint8_t> k(22), v(22);
+    uint64_t saturated = 1;
     LayerOpsKernelsFor(isa).rope_append(
-        {shape, {}, qkv.data(), 1, &position, &slot, k.data(), v.data()}, 0);
+        {shape, {}, qkv.data(), 1, &position, &slot, k.data(), v.data(), &saturated}, 0);
+    EXPECT_EQ(saturated, 1u + 2 * 3);
     EXPECT_EQ(k, v);
     for (int i : {0, 21}) EXPECT_EQ(k[i], 0x7e);
     for (int i : {1, 20}) EXPECT_EQ(k[i], 0xfe);

@@ -111,6 +111,28 @@ TEST_F(GpuOverlapTest, TokensGoOnWithoutTheHost) {
   EXPECT_GT(gpu_.decoder().replayed_steps(), 0);
 }
 
+TEST_F(GpuOverlapTest, CountsWhatEightBitPagesCannotHold) {
+  TinyCheckpoint large(SmallLlama(), kSeed);
+  large.Scale("blk.1.attn_v.weight", 1e9f);
+  ModelOptions options = SmallOptions();
+  options.kv_dtype = kernels::DType::kFloat8;
+  const EmulatedGpu gpu = MakeGpu(large, options);
+  const int64_t per_row = SmallLlama().num_kv_heads * SmallLlama().head_dim;
+  ModelRunner& runner = *gpu.runner;
+  const int64_t prompts = Prompts().num_rows();
+  EXPECT_EQ(runner.saturated_values(), 0);
+  ASSERT_TRUE(runner.Start(Prompts()).ok());
+  const Batch next =
+      Decode(1, {0, 1, 2}, {Batch::DrawnBefore(0), Batch::DrawnBefore(1), Batch::DrawnBefore(2)});
+  ASSERT_TRUE(runner.Start(next).ok());
+  EXPECT_TRUE(Finish(runner).status.ok());
+  EXPECT_EQ(runner.saturated_values(), prompts * per_row);  // of the finished step
+  EXPECT_TRUE(Finish(runner).status.ok());
+  EXPECT_EQ(runner.saturated_values(), (prompts + 3) * per_row);  // a padded one counts nobody
+  EXPECT_TRUE(Execute(*gpu_.runner, Prompts()).status.ok());
+  EXPECT_EQ(gpu_.runner->saturated_values(), 0);
+}
+
 TEST_F(GpuOverlapTest, MemoryGrowsBesideAStep) {
   ModelRunner& runner = *gpu_.runner;
   // Small, then larger in every way, while the first runs.

@@ -161,6 +161,22 @@ TEST(ModelRunnerTest, EightBitPagesMatchDoublePrecision) {
   ExpectMatchesReference(TinySpec(), 0.2, options);
 }
 
+TEST(ModelRunnerTest, CountsWhatEightBitPagesCannotHold) {
+  const std::vector<int32_t> tokens = Tokens(50, 2, TinySpec().vocab_size);
+  const auto count = [&](kernels::DType kv_dtype, float factor) {
+    TinyCheckpoint checkpoint(TinySpec(), kSeed);
+    checkpoint.Scale("blk.1.attn_v.weight", factor);
+    ModelOptions options = Float32Options();
+    options.kv_dtype = kv_dtype;
+    const auto runner = MakeRunner(checkpoint, options);
+    RunInChunks(*runner, tokens, 30, ScatteredBlocks(10, 0));
+    return runner->saturated_values();
+  };
+  EXPECT_EQ(count(kernels::DType::kFloat8, 1), 0);
+  EXPECT_EQ(count(kernels::DType::kBFloat16, 1e9f), 0);
+  EXPECT_EQ(count(kernels::DType::kFloat8, 1e9f), 50 * 2 * 16);  // a layer's values, all of them
+}
+
 TEST(ModelRunnerTest, ChunksOfAPromptGiveTheSameBits) {
   const ModelSpec spec = TinySpec();
   const TinyCheckpoint checkpoint(spec, kSeed);

@@ -205,6 +205,10 @@ void TinyCheckpoint::Remove(const std::string& name) {
   std::erase_if(infos_, [&](const TensorInfo& info) { return info.name == name; });
 }
 
+void TinyCheckpoint::Scale(const std::string& name, float factor) {
+  for (float& value : data_.at(name)) value *= factor;
+}
+
 void TinyCheckpoint::RoundMatrices() {
   for (const TensorInfo& info : infos_) {
     if (info.rows == 1) continue;

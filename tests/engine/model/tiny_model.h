@@ -32,6 +32,7 @@ class TinyCheckpoint final : public Checkpoint {
   void Remove(const std::string& name);
   // Makes every matrix what bfloat16 holds exactly.
   void RoundMatrices();
+  void Scale(const std::string& name, float factor);
   // Makes ReadRows of this tensor fail.
   void Damage(const std::string& name) { damaged_ = name; }
 

@@ -389,6 +389,7 @@ TEST(CudaQkvAppend, RoundsToEightBitsAsTheCpuDoes) {
     DeviceArray<uint16_t> qkv_d(qkv);
     DeviceArray<int64_t> slots_d(slots);
     DeviceArray<uint8_t> k(std::vector<uint8_t>(kRows * kPerRow)), v(k.Read());
+    DeviceArray<uint64_t> saturated({5});
     QkvAppendParams p;
     p.dtype = dtype;
     p.shape = {1, kKvHeads, kDim, kBlockSize, DType::kFloat8};
@@ -397,8 +398,16 @@ TEST(CudaQkvAppend, RoundsToEightBitsAsTheCpuDoes) {
     p.slots = slots_d.data();
     p.k_pages = k.data();
     p.v_pages = v.data();
+    p.saturated = saturated.data();
     ASSERT_STREQ(QkvAppend(p, nullptr), nullptr);
     ASSERT_STREQ(Finish(), nullptr);
+    uint64_t expected = 5;
+    for (uint32_t bits = 0; bits < 65536; ++bits) {
+      const auto number = static_cast<uint16_t>(bits);
+      expected += SaturatesFloat8(Widen(dtype, number));
+    }
+    EXPECT_GT(expected, 5u);
+    EXPECT_EQ(saturated.Read()[0], expected);
     const std::vector<uint8_t> keys = k.Read(), values = v.Read();
     for (int row = 0; row < kRows; ++row) {
       const int64_t page = slots[row] / kBlockSize, within = slots[row] % kBlockSize;
