@@ -1,7 +1,7 @@
-// The engine's decode steps on a GPU, or their share of the host alone, on a
-// device that does nothing (step_bench_host.cc): the whole façade, from plan to sink, with 1, 16
-// and 64 requests of the default model (or another GGUF), attention measured or not.
-//   step_bench [--model PATH]       prints JSON; medians of all steps in which every request
+// The engine's decode steps on a GPU, or their share of the host alone, on a device that does
+// nothing (step_bench_host.cc): the whole façade, from plan to sink, with 1, 16 and 64 requests of
+// the default model (or another GGUF), attention measured or not.
+//   step_bench [--model PATH]   prints JSON; medians of runs, of steps in which every request
 //   decodes
 #include <algorithm>
 #include <condition_variable>
@@ -48,6 +48,8 @@ class StepTimes final : public EngineObserver {
     sequences_ = sequences;
     decode_s_ = decode_steps_ = prompt_s_ = prompt_tokens_ = 0;
   }
+  // Where the first requests end before the last have come, no step has them all.
+  bool HasDecodeSteps() const { return decode_steps_ > 0; }
   double DecodeMicroseconds() const { return decode_s_ / decode_steps_ * 1e6; }
   double PromptTokensPerSecond() const { return prompt_tokens_ / prompt_s_; }
 
@@ -119,9 +121,10 @@ int Main(const std::string& model) {
     for (const bool measured : {false, true}) {
       Generate(**engine, sequences, measured);  // captures the graphs
       std::vector<double> decode, prompt;
-      for (int i = 0; i < kRuns; ++i) {
+      while (decode.size() < kRuns) {
         times.Reset(sequences);
         Generate(**engine, sequences, measured);
+        if (!times.HasDecodeSteps()) continue;
         decode.push_back(times.DecodeMicroseconds());
         prompt.push_back(times.PromptTokensPerSecond());
       }
