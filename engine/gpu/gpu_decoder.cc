@@ -185,7 +185,8 @@ absl::Status GpuDecoder::AllocatePages() {
   ACUITY_RETURN_IF_ERROR(device_->CopyToDevice(pools_.As<void>(), pinned.As<void>(), pool_bytes));
   ACUITY_RETURN_IF_ERROR(device_->Synchronise());
   if (options_.kv_dtype != kernels::DType::kFloat8) return absl::OkStatus();
-  ACUITY_ASSIGN_OR_RETURN(saturated_, device_->Allocate("a counter", sizeof(uint64_t)));
+  ACUITY_ASSIGN_OR_RETURN(saturated_,
+                          device_->Allocate("the KV cache's counter", sizeof(uint64_t)));
   std::memset(pinned.As<void>(), 0, sizeof(uint64_t));
   ACUITY_RETURN_IF_ERROR(
       device_->CopyToDevice(saturated_.As<void>(), pinned.As<void>(), sizeof(uint64_t)));

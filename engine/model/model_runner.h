@@ -118,11 +118,11 @@ class ModelRunner {
   virtual int64_t weight_bytes() const = 0;
   // What it runs on: "cpu", or a GPU's name.
   virtual std::string device() const { return "cpu"; }
+  // Elements of keys and values, since the start and to the last Finish, that 8-bit pages hold as
+  // 448 because they are beyond it (kernels::SaturatesFloat8). By the thread that calls Start.
+  virtual int64_t saturated_values() const { return 0; }
   // Not OK once the machine below is lost: why. Every later step fails with it. By the thread that
   // calls Start.
-  // Elements of keys and values, since the start and to the last Finish, that 8-bit pages hold as
-  // 448 because they are beyond it (kernels::SaturatesFloat8).
-  virtual int64_t saturated_values() const { return 0; }
   virtual absl::Status health() const { return absl::OkStatus(); }
 };
 

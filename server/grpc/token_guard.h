@@ -1,4 +1,5 @@
-// Refuses calls of services that are not ours, such as reflection, without a token.
+// Refuses calls of services that are not ours, such as reflection, as ours refuse them: without a
+// token, with too large headers (AcceptCaller).
 #pragma once
 
 #include <grpcpp/support/server_interceptor.h>

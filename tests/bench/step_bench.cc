@@ -121,7 +121,8 @@ int Main(const std::string& model) {
     for (const bool measured : {false, true}) {
       Generate(**engine, sequences, measured);  // captures the graphs
       std::vector<double> decode, prompt;
-      while (decode.size() < kRuns) {
+      for (int run = 0; decode.size() < kRuns; ++run) {
+        if (run == 20 * kRuns) Fail("the requests never decode together");
         times.Reset(sequences);
         Generate(**engine, sequences, measured);
         if (!times.HasDecodeSteps()) continue;
